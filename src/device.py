@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choosing the device, and joining a data-parallel job."""
+
+import os
+from dataclasses import dataclass
+
+# oneDNN's AVX-512 choice for k x k convolutions is its reference kernel, up to 150 times slower; a user's own value wins.
+# It is read when MindSpore loads, so this module is imported before it.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+import mindspore as ms
+from mindspore.communication import get_group_size, get_rank, init
+
+from src.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the workers of a data-parallel job: `rank` of `size`."""
+
+    rank: int = 0
+    size: int = 1
+
+
+def setup_device(config):
+    """Select graph mode and the device of a `DeviceConfig`; under `msrun` or `mpirun`, join the job.
+
+    Returns:
+        World: rank and number of the workers; `World(0, 1)` when launched alone.
+
+    Raises:
+        UserError: this MindSpore has no backend for the device, or the machine does not have it.
+    """
+    ms.set_context(mode=ms.GRAPH_MODE)
+    worker = int(os.environ.get("RANK_ID", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", config.device_id)))
+    try:
+        if config.target == "CPU":
+            ms.set_device("CPU")
+        else:
+            ms.set_device(config.target, worker)
+    except (RuntimeError, ValueError, ImportError) as error:
+        raise UserError(
+            f"no usable {config.target} device {worker} here ({str(error).strip().splitlines()[0]}); "
+            f"install MindSpore for {config.target}, or choose another with --device_target CPU"
+        ) from error
+    if not _is_launched_as_worker():
+        return World()
+    init()
+    world = World(get_rank(), get_group_size())
+    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=world.size)
+    return world
+
+
+def _is_launched_as_worker():
+    return os.environ.get("MS_ROLE") == "MS_WORKER" or "OMPI_COMM_WORLD_SIZE" in os.environ or "RANK_TABLE_FILE" in os.environ

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pixels a block of queries sees, and how often: the geometry of sliding-window attention.
+
+Everything here is NumPy on sizes alone, run once when a graph is compiled. Rows and columns are independent, so
+each axis is described on its own and the two are combined.
+
+Padding by reflection only makes a query see some pixels twice. A softmax over the padded window therefore equals a
+softmax over the distinct pixels with `log(multiplicity)` added to the logit, and that multiplicity is a product of a
+row count and a column count. No map is ever padded, and every size down to 1x1 is covered.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+# Logit of a pixel outside the window. Twice this still fits float16, and exp() of it is an exact zero.
+OUTSIDE = -1e4
+
+# Blocks beyond this side waste more arithmetic on masked pairs than they save in copies.
+LARGEST_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis cut into `n` blocks of `T` queries that attend `S` pixels.
+
+    Attributes:
+        key: (n, S) pixels that some query of the block sees, filled up with pixel 0.
+        count: (n, T, S) how often the window of the query holds the pixel; 0 where it does not reach.
+    """
+
+    key: np.ndarray
+    count: np.ndarray
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A map cut into blocks of queries, each with the keys it attends. Pixels are numbered row by row.
+
+    Attributes:
+        grid: (rows of blocks, rows per block, columns of blocks, columns per block); n = rows * columns of blocks,
+            Q = queries per block. Queries past the map's end repeat the last one.
+        key: (n*S,) int32, pixel of each key.
+        places: (m, H*W) int32, its inverse: the at most m places each pixel was copied to. A pixel copied less often
+            points at a copy that nobody attends.
+        query_features: (Q, f) one-hot row and column of a query in its block.
+        key_features: (n, S, f + 2) log-multiplicity of a key for each row and each column of queries, then the key's
+            coordinates (x, y) in [-1, 1]. `query_features @ key_features[..., :f].T` is the bias of the logits.
+    """
+
+    grid: tuple
+    key: np.ndarray
+    places: np.ndarray
+    query_features: np.ndarray
+    key_features: np.ndarray
+
+
+def reflect(index, size):
+    """Fold pixel numbers outside `0..size-1` back inside, mirrored at the border pixels, as often as needed."""
+    if size == 1:
+        return np.zeros_like(index)
+    period = 2 * (size - 1)
+    index = np.abs(index) % period
+    return np.where(index < size, index, period - index)
+
+
+@cache
+def axis_blocks(size, kernel, stride, dilation, block):
+    """Cut the ceil(size / stride) queries of an axis into blocks of at most `block`; see `Axis`."""
+    outputs = -(-size // stride)
+    block = min(block, outputs)
+    n = -(-outputs // block)
+    query = np.minimum(np.arange(n * block), outputs - 1) * stride
+    taps = reflect(query[:, None] + (np.arange(kernel) - kernel // 2) * dilation, size)
+    count = np.zeros((n * block, size), np.int32)
+    np.add.at(count, (np.arange(n * block)[:, None], taps), 1)
+    count = count.reshape(n, block, size)
+    seen = count.any(axis=1)
+    width = seen.sum(axis=1).max()
+    key = np.zeros((n, width), np.int64)
+    key_count = np.zeros((n, block, width), np.int32)
+    for b in range(n):
+        pixels = np.flatnonzero(seen[b])
+        key[b, : len(pixels)] = pixels
+        key_count[b, :, : len(pixels)] = count[b][:, pixels]
+    return Axis(key, key_count)
+
+
+def choose_blocks(height, width, kernel, stride, dilation, channels):
+    """Pick the two `Axis` cuts that move the fewest numbers through memory, for `channels` per head.
+
+    Counted are three passes over the Q*S logits of a block, and its S keys and values, read, written and widened by the
+    bias features. Large blocks waste logits on pairs that no window joins; small ones copy each pixel more often.
+    """
+    sides = range(1, LARGEST_BLOCK + 1)
+    rows = [axis_blocks(height, kernel, stride, dilation, side) for side in sides]
+    columns = [axis_blocks(width, kernel, stride, dilation, side) for side in sides]
+
+    def cost(pair):
+        (n_r, t_r, s_r), (n_c, t_c, s_c) = pair[0].count.shape, pair[1].count.shape
+        keys = s_r * s_c
+        return n_r * n_c * keys * (3 * t_r * t_c + 3 * channels + t_r + t_c)
+
+    return min(((r, c) for r in rows for c in columns), key=cost)
+
+
+@cache
+def window_blocks(height, width, kernel, stride, dilation, channels):
+    """Describe the sliding window on a `height` x `width` map with `channels` per head; see `Blocks`."""
+    rows, columns = choose_blocks(height, width, kernel, stride, dilation, channels)
+    (n_r, t_r, s_r), (n_c, t_c, s_c) = rows.count.shape, columns.count.shape
+
+    def per_key(of_rows, of_columns):
+        """(n_r, s_r, ...) and (n_c, s_c, ...) -> the row's and the column's value of each key, both (n, S, ...)."""
+        row = np.broadcast_to(of_rows[:, None, :, None], (n_r, n_c, s_r, s_c, *of_rows.shape[2:]))
+        column = np.broadcast_to(of_columns[None, :, None, :], (n_r, n_c, s_r, s_c, *of_columns.shape[2:]))
+        return tuple(value.reshape(n_r * n_c, s_r * s_c, *value.shape[4:]) for value in (row, column))
+
+    def log_count(count):
+        """(n, T, S) -> (n, S, T)."""
+        return np.where(count > 0, np.log(np.maximum(count, 1)), OUTSIDE).transpose(0, 2, 1)
+
+    row, column = per_key(rows.key, columns.key)
+    key = row * width + column
+    attended = np.logical_and(*per_key(rows.count.any(axis=1), columns.count.any(axis=1)))
+    bias = np.concatenate(per_key(log_count(rows.count), log_count(columns.count)), axis=-1)
+    location = np.stack([np.linspace(-1, 1, width)[column], np.linspace(-1, 1, height)[row]], axis=-1)
+    if len(key) > 1 or len(np.unique(key)) < height * width:
+        # One more key per block that nobody attends: the place for copies that were never made.
+        key, attended = (np.pad(a, ((0, 0), (0, 1))) for a in (key, attended))
+        bias = np.pad(bias, ((0, 0), (0, 1), (0, 0)), constant_values=OUTSIDE)
+        location = np.pad(location, ((0, 0), (0, 1), (0, 0)))
+
+    row, column = np.divmod(np.arange(t_r * t_c), t_c)
+    return Blocks(
+        grid=(n_r, t_r, n_c, t_c),
+        key=key.reshape(-1).astype(np.int32),
+        places=inverse(key.reshape(-1), attended.reshape(-1), height * width),
+        query_features=np.concatenate([np.eye(t_r)[row], np.eye(t_c)[column]], axis=-1).astype(np.float32),
+        key_features=np.concatenate([bias, location], axis=-1).astype(np.float32),
+    )
+
+
+def inverse(index, used, size):
+    """List for each of `size` sources the places of `index` that copied it, counting only places in `used`.
+
+    Returns:
+        (m, size) int32, m the largest number of copies; the rest point at an unused place.
+    """
+    by_source = np.flatnonzero(used)[np.argsort(index[used], kind="stable")]
+    copies = np.bincount(index[used], minlength=size)
+    first = np.cumsum(copies) - copies
+    spare = 0 if used.all() else np.flatnonzero(~used)[0]
+    places = np.full((copies.max(), size), spare, np.int32)
+    for m in range(copies.max()):
+        has = copies > m
+        places[m, has] = by_source[first[has] + m]
+    return places

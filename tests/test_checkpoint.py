@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints come back exactly, are refused when damaged or foreign, and survive a kill at any moment."""
+
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+from src.errors import UserError
+from src.training.atomic import remove_leftovers, replacing
+from src.training.checkpoint import (
+    load_training_state,
+    load_weights,
+    read_checkpoint,
+    save_training_state,
+    save_weights,
+)
+from src.training.optimizer import create_optimizer
+from src.training.step import mixed_precision
+
+ROOT = Path(__file__).resolve().parent.parent
+META = {"epoch": 3, "best_top1": 97.25, "model": {"name": "tiny", "num_classes": 5, "options": {"stem": "small"}}}
+
+
+class Tiny(nn.Cell):
+    def __init__(self, width=4, classes=5):
+        super().__init__()
+        self.alpha = ms.Parameter(ms.Tensor(0.5, ms.float32))
+        self.conv = nn.Conv2d(1, width, 3)
+        self.norm = nn.BatchNorm2d(width)
+        self.fc = nn.Dense(width, classes)
+
+    def construct(self, x):
+        return self.fc((self.alpha * self.norm(self.conv(x))).mean((2, 3)))
+
+
+def scrambled(cell, seed):
+    """Give every parameter of `cell` values of its own."""
+    rng = np.random.default_rng(seed)
+    for parameter in cell.get_parameters():
+        values = rng.standard_normal(parameter.shape) * 10
+        parameter.set_data(ms.Tensor(np.asarray(values).astype(ms.dtype_to_nptype(parameter.dtype))))
+    return cell
+
+
+def optimizer_of(network, lr=0.1, momentum=0.9):
+    config = SimpleNamespace(momentum=momentum, weight_decay=1e-4)
+    return create_optimizer(network, config, np.full(10, lr, np.float32))
+
+
+def values(cell):
+    return {parameter.name: parameter.asnumpy().copy() for parameter in cell.get_parameters()}
+
+
+def test_training_state_comes_back_exactly(tmp_path):
+    """Protects resuming: weights, moving averages, moments, step count and meta bit by bit; settings stay the new run's."""
+    network = Tiny()
+    optimizer = scrambled(optimizer_of(network), seed=1)
+    scrambled(network, seed=2)
+    save_training_state(tmp_path / "last.ckpt", network, optimizer, META)
+    other = Tiny()
+    other_optimizer = optimizer_of(other, lr=0.7, momentum=0.5)
+    assert load_training_state(other, other_optimizer, tmp_path / "last.ckpt") == META
+    saved, loaded = values(optimizer) | values(network), values(other_optimizer) | values(other)
+    for name in saved:
+        if name == "learning_rate":
+            np.testing.assert_array_equal(loaded[name], np.full(10, 0.7, np.float32))
+        elif name == "momentum":
+            assert loaded[name] == np.float32(0.5)
+        else:
+            np.testing.assert_array_equal(loaded[name], saved[name], err_msg=name)
+    assert {"global_step", "moments.conv.weight", "norm.moving_mean", "alpha"} <= set(saved)
+
+
+def test_weights_load_from_either_kind_and_at_any_precision(tmp_path):
+    """Protects eval, export and infer: best.ckpt and last.ckpt both do, O2 training writes the same names."""
+    network = Tiny()
+    mixed_precision(network, "O2")
+    scrambled(network, seed=3)
+    save_weights(tmp_path / "best.ckpt", network, META)
+    save_training_state(tmp_path / "last.ckpt", network, optimizer_of(network), META)
+    for name in ("best.ckpt", "last.ckpt"):
+        other = Tiny()
+        assert load_weights(other, tmp_path / name) == META
+        for key, value in values(network).items():
+            np.testing.assert_array_equal(values(other)[key], value)
+
+
+def test_every_cut_and_every_flipped_byte_is_refused(tmp_path):
+    """Protects from half a checkpoint: MindSpore itself accepts one that is cut between two tensors."""
+    network = Tiny(width=2, classes=2)
+    path = tmp_path / "last.ckpt"
+    save_training_state(path, network, optimizer_of(network), META)
+    content = path.read_bytes()
+    read_checkpoint(path)
+    damaged = tmp_path / "damaged.ckpt"
+    for position in range(len(content)):
+        damaged.write_bytes(content[:position])
+        with pytest.raises(UserError, match=r"damaged\.ckpt is damaged or incomplete"):
+            read_checkpoint(damaged)
+    for position in range(0, len(content), 7):
+        damaged.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
+        with pytest.raises(UserError, match=r"damaged\.ckpt is damaged or incomplete"):
+            read_checkpoint(damaged)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    """Protects the caller: no file, a folder, another suffix, a text, a plain MindSpore file, weights to resume from."""
+    (tmp_path / "folder.ckpt").mkdir()
+    (tmp_path / "notes.txt").write_text("hello")
+    for name in ("absent.ckpt", "folder.ckpt", "notes.txt"):
+        with pytest.raises(UserError, match=f"no checkpoint .*{name}"):
+            read_checkpoint(tmp_path / name)
+    (tmp_path / "text.ckpt").write_text("hello " * 10)
+    ms.save_checkpoint(Tiny(), str(tmp_path / "plain.ckpt"))
+    for name in ("text.ckpt", "plain.ckpt"):
+        with pytest.raises(UserError, match=f"{name} is damaged or incomplete, or not written by this program"):
+            read_checkpoint(tmp_path / name)
+    network = Tiny()
+    save_weights(tmp_path / "best.ckpt", network, META)
+    with pytest.raises(UserError, match=r"best\.ckpt holds weights only"):
+        load_training_state(network, optimizer_of(network), tmp_path / "best.ckpt")
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path):
+    """Protects from a network filled in part: other shapes, missing and unexpected names, said with the writer's name."""
+    save_weights(tmp_path / "best.ckpt", Tiny(), META)
+    before = Tiny(classes=7)
+    kept = values(before)
+    with pytest.raises(UserError) as error:
+        load_weights(before, tmp_path / "best.ckpt")
+    message = str(error.value)
+    assert "written for tiny with 5 classes" in message
+    assert "different: fc.weight (file float32 (5, 4), model float32 (7, 4)), fc.bias" in message
+    assert "\n" not in message
+    for name, value in values(before).items():
+        np.testing.assert_array_equal(value, kept[name])
+    with pytest.raises(UserError, match=r"missing: weight, bias; unexpected: alpha, conv\.weight, .* and 5 more"):
+        load_weights(nn.Dense(4, 5), tmp_path / "best.ckpt")
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    """Protects what is there: an error half way leaves the old content and no litter; leftovers of a kill are swept."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    (tmp_path / "last.ckpt.tmp-123.ckpt").write_text("half")
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(UserError, match=r"cannot write .*a\.txt/b\.ckpt: Not a directory"):
+        save_weights(path / "b.ckpt", Tiny(), META)
+
+
+SAVE_FOR_EVER = textwrap.dedent(
+    """
+    import sys
+    import mindspore as ms, numpy as np
+    from mindspore import nn
+    from src.training.checkpoint import save_weights
+    network = nn.SequentialCell([nn.Dense(64, 64) for _ in range(60)])
+    for number in range(10**9):
+        for parameter in network.get_parameters():
+            parameter.set_data(ms.Tensor(np.full(parameter.shape, number, np.float32)))
+        save_weights(sys.argv[1], network, {"number": number})
+        if number == 1:
+            print("going", flush=True)
+    """
+)
+
+
+def test_kill_at_any_moment_leaves_a_complete_checkpoint(tmp_path):
+    """Protects the last checkpoint from SIGKILL: whatever moment it falls on, the file there is one whole state."""
+    path = tmp_path / "last.ckpt"
+    rng = random.Random(0)
+    for _ in range(4):
+        child = subprocess.Popen(
+            [sys.executable, "-c", SAVE_FOR_EVER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert child.stdout.readline() == "going\n"
+            time.sleep(rng.uniform(0.0, 0.2))
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        parameters, meta = read_checkpoint(path)
+        assert len(parameters) == 120
+        for parameter in parameters.values():
+            assert np.all(parameter.asnumpy() == meta["number"])
+    remove_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
