@@ -4,9 +4,11 @@
 import os
 from dataclasses import dataclass
 
-# oneDNN's AVX-512 choice for k x k convolutions is its reference kernel, up to 150 times slower; a user's own value wins.
-# It is read when MindSpore loads, so this module is imported before it.
+# Both are read when MindSpore loads, so this module is imported before it; a user's own value wins.
+# oneDNN's choice of AVX-512 kernel for k x k convolutions is its reference one, up to 150 times slower.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+# The data module logs three lines for each unreadable image, which our own message names in one.
+os.environ.setdefault("MS_SUBMODULE_LOG_v", "{MD:4}")
 
 import mindspore as ms
 from mindspore.communication import get_group_size, get_rank, init
@@ -47,9 +49,12 @@ def setup_device(config):
         return World()
     init()
     world = World(get_rank(), get_group_size())
-    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=world.size)
+    ms.set_auto_parallel_context(
+        parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=world.size
+    )
     return world
 
 
 def _is_launched_as_worker():
-    return os.environ.get("MS_ROLE") == "MS_WORKER" or "OMPI_COMM_WORLD_SIZE" in os.environ or "RANK_TABLE_FILE" in os.environ
+    launched_by_msrun = os.environ.get("MS_ROLE") == "MS_WORKER"
+    return launched_by_msrun or "OMPI_COMM_WORLD_SIZE" in os.environ or "RANK_TABLE_FILE" in os.environ

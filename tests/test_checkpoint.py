@@ -62,7 +62,7 @@ def values(cell):
 
 
 def test_training_state_comes_back_exactly(tmp_path):
-    """Protects resuming: weights, moving averages, moments, step count and meta bit by bit; settings stay the new run's."""
+    """Protects resuming: weights, moving averages, moments, step count and meta; settings stay the new run's."""
     network = Tiny()
     optimizer = scrambled(optimizer_of(network), seed=1)
     scrambled(network, seed=2)
@@ -114,7 +114,7 @@ def test_every_cut_and_every_flipped_byte_is_refused(tmp_path):
 
 
 def test_foreign_files_are_refused(tmp_path):
-    """Protects the caller: no file, a folder, another suffix, a text, a plain MindSpore file, weights to resume from."""
+    """Protects the caller: no file, a folder, another suffix, a text, a plain MindSpore file, weights only."""
     (tmp_path / "folder.ckpt").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
     for name in ("absent.ckpt", "folder.ckpt", "notes.txt"):
@@ -132,7 +132,7 @@ def test_foreign_files_are_refused(tmp_path):
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path):
-    """Protects from a network filled in part: other shapes, missing and unexpected names, said with the writer's name."""
+    """Protects from a network filled in part: other shapes, missing and unexpected names."""
     save_weights(tmp_path / "best.ckpt", Tiny(), META)
     before = Tiny(classes=7)
     kept = values(before)

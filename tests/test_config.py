@@ -36,7 +36,7 @@ def refusal(path, *words):
 
 def test_defaults_and_output_dir(write):
     """A file with a model name alone gives the documented defaults and an output folder named after the file."""
-    config = load_config(write(MINIMAL))
+    config = load_config(write(MINIMAL + "data:\n  # every key left out\n"))
     assert config.model == ModelConfig(name="acmix_resnet26")
     assert (config.data.batch_size, config.optimizer.lr, config.scheduler.warmup_epochs) == (32, 0.1, 5.0)
     assert config.output_dir == "outputs/run"
@@ -45,8 +45,15 @@ def test_defaults_and_output_dir(write):
 def test_command_line_wins_over_file(write):
     """Both spellings of a flag, the short names, lists and model options override the file."""
     path = write(MINIMAL + "optimizer: {lr: 0.2}\ndata: {data_dir: a}\n")
-    words = "--optimizer.lr 5e-2 --train.epochs=7 --data_dir 2012 --device_target GPU --output_dir=o".split()
-    words += ["--data.crop_scale", "[0.5, 1]", "--model.options.stem", "small", "--model.options.width=16"]
+    words = ["--optimizer.lr", "5e-2", "--train.epochs=7", "--data_dir", "2012", "--device_target", "GPU"]
+    words += [
+        "--output_dir=o",
+        "--data.crop_scale",
+        "[0.5, 1]",
+        "--model.options.stem",
+        "small",
+        "--model.options.width=16",
+    ]
     config = load_config(path, words)
     assert (config.optimizer.lr, config.train.epochs) == (0.05, 7)
     assert (config.data.data_dir, config.device.target, config.output_dir) == ("2012", "GPU", "o")
@@ -93,6 +100,7 @@ def test_numbers_as_people_write_them(write):
         ("device: {target: gpu}", ["device.target is 'gpu'", "one of CPU, GPU, Ascend"]),
         ("train: {seed: -1}", ["train.seed is -1", "from 0"]),
         ("train:\n  seed: 1\n  seed: 2", ["line 4", "seed is given twice"]),
+        ("train: {seed: 2012-13-45}", ["not valid YAML"]),
         ("train: {seed: 1", ["line 3", "not valid YAML"]),
     ],
 )
@@ -177,7 +185,7 @@ def test_saved_config_reads_back_equal(tmp_path_factory, data_dir, lr, options):
 
 def test_save_into_missing_folder(tmp_path, write):
     """A place that cannot be written is named."""
-    with pytest.raises(UserError, match="none/run.yaml"):
+    with pytest.raises(UserError, match=r"none/run\.yaml"):
         save_config(load_config(write(MINIMAL)), tmp_path / "none" / "run.yaml")
 
 

@@ -42,7 +42,7 @@ def test_cosine_with_warmup_at_known_steps():
     floor=st.floats(0, 1),
 )
 def test_rate_climbs_to_the_peak_then_never_rises(name, steps, epochs, warmup, base_lr, floor):
-    """Protects the shape for any length: rising to the peak, then falling (or flat), within [0, peak], last value right."""
+    """Protects the shape for any length: up to the peak, then down (or flat), within [0, peak], to the right end."""
     config = scheduler(name, warmup_epochs=warmup * epochs, min_lr=floor * base_lr)
     lrs = learning_rates(config, base_lr, steps, epochs).astype(np.float64)
     ramp = round(config.warmup_epochs * steps)

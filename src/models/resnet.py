@@ -7,7 +7,7 @@ the three differ. ResNet-26 and -38 are the shallower stacks of Ramachandran et 
 
 from functools import partial
 
-from mindspore import nn, ops
+from mindspore import nn
 from mindspore.common.initializer import HeNormal
 
 from src.models.drop_path import DropPath, drop_path_rates
@@ -33,11 +33,12 @@ class ImageNetStem(nn.Cell):
         self.conv = convolution(in_channels, channels, 7, 2)
         self.bn = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
+        # Zeros never win after a ReLU, so padding apart equals a padded max pool, which ONNX export does not have.
+        self.pad = nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1)))
         self.pool = nn.MaxPool2d(3, 2, pad_mode="valid")
 
     def construct(self, x):
-        x = self.relu(self.bn(self.conv(x)))
-        return self.pool(ops.pad(x, (1, 1, 1, 1)))  # zeros never win after a ReLU; ONNX has no padded max pool
+        return self.pool(self.pad(self.relu(self.bn(self.conv(x)))))
 
 
 class SmallStem(nn.Cell):

@@ -13,8 +13,10 @@ O(C^2), all that follows only O(C). So ACmix projects once and uses the result t
     output     alpha * attention + beta * convolution
 """
 
+import numpy as np
 from mindspore import Parameter, Tensor, nn
 
+from src.ops.gather_rows import GatherRows
 from src.ops.shift import SHIFTS, ShiftSum
 from src.ops.sliding_window import SlidingWindowAttention
 
@@ -35,12 +37,15 @@ class ConvolutionPath(nn.Cell):
         self.pieces, self.slots, self.taps = 3 * heads, channels // heads, kernel * kernel
         self.fc = nn.Conv2d(self.pieces, self.taps, 1)
         self.shift = ShiftSum(channels, self.slots, kernel, stride, dilation, shift)
+        tap_by_tap = np.arange(self.taps * self.slots, dtype=np.int32).reshape(self.taps, self.slots)
+        self.slot_by_slot, self.back = Tensor(tap_by_tap.T.reshape(-1)), Tensor(np.argsort(tap_by_tap.T.reshape(1, -1)))
+        self.gather = GatherRows()
 
     def construct(self, qkv):
         batch, _, height, width = qkv.shape
         maps = self.fc(qkv.reshape(batch, self.pieces, self.slots * height, width))
-        maps = maps.reshape(batch, self.taps, self.slots, height * width).transpose(0, 2, 1, 3)
-        return self.shift(maps.reshape(batch, self.slots * self.taps, height, width))
+        maps = self.gather(maps.reshape(batch, -1, height * width), self.slot_by_slot, self.back)
+        return self.shift(maps.reshape(batch, -1, height, width))
 
 
 class ACmix(nn.Cell):

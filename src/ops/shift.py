@@ -28,7 +28,7 @@ def shift_and_sum(maps, kernel, stride=1, dilation=1):
     """
     height, width = maps.shape[-2:]
     pad = dilation * (kernel // 2)
-    maps = ops.pad(maps, (pad, pad, pad, pad))
+    maps = ops.Pad(((0, 0), (0, 0), (0, 0), (pad, pad), (pad, pad)))(maps)
     out = 0
     for t in range(kernel * kernel):
         top, left = t // kernel * dilation, t % kernel * dilation

@@ -13,6 +13,7 @@ same for every key, so softmax drops it (and the bias of p with it), and -q.p_j 
 
 from mindspore import Tensor, nn, ops
 
+from src.ops.gather_rows import GatherRows
 from src.ops.neighbourhood import window_blocks
 
 
@@ -26,26 +27,9 @@ def _constants(height, width, kernel, stride, dilation, channels):
         blocks.grid,
         Tensor(blocks.key),
         Tensor(blocks.places),
-        Tensor(blocks.query_features),
+        Tensor(blocks.query_features[None]),
         Tensor(blocks.key_features),
     )
-
-
-class GatherRows(nn.Cell):
-    """Copy rows of x (N, P, d) by `index` (K,) into (N, K, d), with an exact gradient that only gathers.
-
-    The usual gradient of a gather scatters K rows; here `places` (m, P), the inverse of `index`, lets every one of the
-    P rows add up its own m copies, which is several times faster where scatters are slow.
-    """
-
-    def construct(self, x, index, places):
-        return ops.gather(x, index, 1)
-
-    def bprop(self, x, index, places, out, dout):
-        dx = ops.gather(dout, places[0], 1)
-        for m in range(1, places.shape[0]):
-            dx = dx + ops.gather(dout, places[m], 1)
-        return dx, ops.zeros_like(index), ops.zeros_like(places)
 
 
 class BlockAttention(nn.Cell):
@@ -126,8 +110,9 @@ class SlidingWindowAttention(nn.Cell):
         value = self.windows(qkv[:, 2 * c :], index, places, n)
 
         position = ops.matmul(query, -self.position.weight.astype(query.dtype))
-        query_features = ops.tile(query_features.astype(query.dtype), (maps * n, 1, 1))
-        key_features = ops.tile(key_features.astype(query.dtype), (maps, 1, 1))
+        # ops.depend: without it the compiler folds the repeated copies into the graph and into exported files.
+        query_features = ops.tile(ops.depend(query_features, qkv).astype(query.dtype), (maps * n, 1, 1))
+        key_features = ops.tile(ops.depend(key_features, qkv).astype(query.dtype), (maps, 1, 1))
         out, _, _ = self.attend(query, ops.concat((query_features, position), -1), key, key_features, value)
         return self.join(out, grid, -(-height // self.stride), -(-width // self.stride))
 
@@ -140,7 +125,7 @@ class SlidingWindowAttention(nn.Cell):
         n_r, t_r, n_c, t_c = grid
         below, right = n_r * t_r - query.shape[2], n_c * t_c - query.shape[3]
         if below + right > 0:
-            query = ops.pad(query, (0, right, 0, below))
+            query = ops.Pad(((0, 0), (0, 0), (0, below), (0, right)))(query)
         query = query.reshape(-1, self.head_channels, n_r, t_r, n_c, t_c).transpose(0, 2, 4, 3, 5, 1)
         return query.reshape(-1, t_r * t_c, self.head_channels)
 

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The settings of one experiment: what a YAML file in config/ may say, and the command line over it."""
+# ruff: noqa: RUF009 (key and section return dataclass fields)
+
+import dataclasses
+from pathlib import Path
+
+from src.errors import UserError
+from src.schema import (
+    ascending_pair,
+    at_least,
+    below,
+    between,
+    build,
+    describe,
+    each,
+    flatten,
+    key,
+    one_of,
+    section,
+    suggest,
+    walk,
+)
+from src.yaml_file import parse_yaml, read_yaml, write_yaml
+
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    name: str = key(dataclasses.MISSING, "model to create, e.g. acmix_resnet26")
+    num_classes: int = key(1000, "number of classes", at_least(1))
+    image_size: int = key(224, "height and width of the input, pixels", at_least(1))
+    in_channels: int = key(3, "colour (3) or grey (1) input", one_of(1, 3))
+    drop_path_rate: float = key(0.0, "stochastic depth of the last block", below(0, 1))
+    options: dict = key({}, "further arguments of the model, e.g. {stem: small}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    name: str = key("image_folder", "data set; digits writes itself into data_dir", one_of("image_folder", "digits"))
+    data_dir: str = key("", "folder with the train and val folders")
+    train_split: str = key("train", "folder in data_dir to train on")
+    val_split: str = key("val", "folder in data_dir to evaluate on")
+    batch_size: int = key(32, "images per device and step", at_least(1))
+    num_workers: int = key(0, "decoding threads per device; 0 or more than there are: all cores", at_least(0))
+    crop_scale: list[float] = key([0.08, 1.0], "area of the random training crop, part of the image", ascending_pair(1))
+    crop_ratio: list[float] = key([0.75, 1.3333], "width / height of the random training crop", ascending_pair())
+    hflip: float = key(0.5, "probability of a horizontal flip in training", between(0, 1))
+    resize: int = key(0, "shorter side before the centre crop in evaluation; 0: image_size * 256/224", at_least(0))
+    mean: list[float] = key(IMAGENET_MEAN, "mean of each channel, pixels in 0..1", each(between(0, 1)))
+    std: list[float] = key(IMAGENET_STD, "standard deviation of each channel, pixels in 0..1", each(between(1e-4, 1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    name: str = key("momentum", "SGD with momentum", one_of("momentum"))
+    lr: float = key(0.1, "peak learning rate for lr_batch images a step", at_least(0))
+    lr_batch: int = key(256, "images a step, over all devices, that lr is meant for; 0: lr as given", at_least(0))
+    momentum: float = key(0.9, "momentum", below(0, 1))
+    weight_decay: float = key(1e-4, "weight decay of weights (not of norms, biases, alpha, beta)", at_least(0))
+    nesterov: bool = key(False, "Nesterov's momentum")
+
+
+@dataclasses.dataclass(frozen=True)
+class SchedulerConfig:
+    name: str = key("cosine", "learning rate after the warm-up", one_of("cosine", "constant"))
+    warmup_epochs: float = key(5.0, "epochs of linear warm-up", at_least(0))
+    min_lr: float = key(0.0, "learning rate at the last step of cosine", at_least(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    label_smoothing: float = key(0.1, "probability spread evenly over all classes", below(0, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    epochs: int = key(100, "passes over the training images", at_least(1))
+    seed: int = key(0, "seed of weights, shuffling and augmentation", between(0, 2**32 - 1))
+    log_interval: int = key(50, "steps between two lines of metrics.jsonl", at_least(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceConfig:
+    target: str = key("CPU", "where to run", one_of("CPU", "GPU", "Ascend"))
+    device_id: int = key(0, "number of the device when started alone", at_least(0))
+    amp_level: str = key("O0", "O0: float32; O2: mixed precision", one_of("O0", "O2"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    model: ModelConfig = section(ModelConfig)
+    data: DataConfig = section(DataConfig)
+    optimizer: OptimizerConfig = section(OptimizerConfig)
+    scheduler: SchedulerConfig = section(SchedulerConfig)
+    loss: LossConfig = section(LossConfig)
+    train: TrainConfig = section(TrainConfig)
+    device: DeviceConfig = section(DeviceConfig)
+    output_dir: str = key("", "folder for checkpoints, metrics and curves; empty: outputs/<name of the YAML file>")
+
+    def to_dict(self):
+        """Return the settings as nested mappings, as they stand in YAML."""
+        return dataclasses.asdict(self)
+
+
+ALIASES = {"data_dir": "data.data_dir", "device_target": "device.target"}
+
+
+def load_config(path, overrides=()):
+    """Read a YAML file and apply the command line to it.
+
+    Args:
+        path: YAML file with the sections of `Config`.
+        overrides: words of the command line: `--section.key value` or `--section.key=value`; also
+            `--data_dir`, `--output_dir`, `--device_target`, and `--model.options.NAME value`.
+
+    Returns:
+        Config.
+
+    Raises:
+        UserError: a file that cannot be read, an unknown key, a wrong type or an impossible value.
+    """
+    settings = flatten(Config, read_yaml(path), str(path))
+    for flag, text in _pairs(overrides):
+        _override(settings, flag, text)
+    config = build(Config, settings, str(path))
+    _check_together(config, lambda name: settings[name][1] if name in settings else str(path))
+    return config if config.output_dir else dataclasses.replace(config, output_dir=f"outputs/{Path(path).stem}")
+
+
+def save_config(config, path):
+    """Write `config` as YAML that `load_config` reads back equal."""
+    write_yaml(config.to_dict(), path)
+
+
+def describe_schema():
+    """Return the text of `--help` on the keys: one line each with meaning, type, default and accepted values."""
+    return describe(Config)
+
+
+def _pairs(words):
+    """Yield `(flag, text)` for `--flag text` and `--flag=text`."""
+    words = iter(words)
+    for word in words:
+        if not word.startswith("--"):
+            raise UserError(f"unexpected argument '{word}'; settings are given as --section.key value")
+        flag, equals, text = word.partition("=")
+        if not equals:
+            text = next(words, None)
+            if text is None or text.startswith("--"):
+                raise UserError(f"{flag} takes a value: {flag} VALUE")
+        yield flag, text
+
+
+def _override(settings, flag, text):
+    """Put one word pair of the command line into `settings`."""
+    kinds = {name: kind for name, _, kind in walk(Config)}
+    name = ALIASES.get(flag[2:], flag[2:])
+    holder, _, option = name.rpartition(".")
+    if name in kinds:
+        settings[name] = (text if kinds[name] is str else parse_yaml(text, flag), flag)
+    elif kinds.get(holder) is dict and option:
+        options, _ = settings.get(holder, ({}, None))
+        # What is no mapping stays as it is, for build to refuse with the file's name.
+        if isinstance(options, dict):
+            settings[holder] = ({**options, option: parse_yaml(text, flag)}, flag)
+    else:
+        raise UserError(f"unknown argument {flag}{suggest(name, [*kinds, *ALIASES])}")
+
+
+def _check_together(config, source):
+    """Refuse values that are each possible but not together."""
+    model, data = config.model, config.data
+    for name in ("mean", "std"):
+        count = len(getattr(data, name))
+        if count != model.in_channels:
+            raise UserError(
+                f"{source(f'data.{name}')}: data.{name} has {count} numbers but takes one for each "
+                f"of the {model.in_channels} channels (model.in_channels)"
+            )
+    if 0 < data.resize < model.image_size:
+        raise UserError(
+            f"{source('data.resize')}: data.resize is {data.resize} but takes at least "
+            f"model.image_size, {model.image_size}, or 0"
+        )
+    if config.scheduler.warmup_epochs > config.train.epochs:
+        raise UserError(
+            f"{source('scheduler.warmup_epochs')}: scheduler.warmup_epochs is {config.scheduler.warmup_epochs} "
+            f"but takes at most train.epochs, {config.train.epochs}"
+        )
+    for field in dataclasses.fields(model):
+        if field.name in model.options:
+            raise UserError(
+                f"{source('model.options')}: model.options.{field.name} is model.{field.name}; write it there"
+            )

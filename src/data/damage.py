@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image files that cannot be read: MindSpore's report of several lines becomes one that names the file and the mend."""
+
+import contextlib
+import re
+from pathlib import Path
+
+from src.errors import UserError
+
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM")
+_FILE = re.compile(
+    r"(?:data file is|Failed to open file|Invalid file found): (.+?\.(?:jpe?g|png|bmp))(?:[.,] |\s*$)", re.I | re.M
+)
+_REASON = re.compile(r"\[ERROR\] (?:map operation: .+? failed\. )?(.*)")
+_DUMP_NOTE = " Dump the abnormal image to [./abnormal_image.jpg]"
+
+
+@contextlib.contextmanager
+def readable_errors(path=None):
+    """Turn MindSpore's error about an image file into a `UserError` that names the file.
+
+    A truncated JPEG, PNG or BMP, a text file named .jpg, an empty or vanished file. Other errors pass unchanged.
+    MindSpore refuses a truncated JPEG where its pixels end: a random crop from the part that is there still passes.
+
+    Args:
+        path: the file being read, where MindSpore cannot know it (steps called outside a data set).
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        named = _FILE.search(text)
+        file = path or (named and named.group(1))
+        if file is None:
+            raise
+        if _DUMP_NOTE in text:
+            # MindSpore has left a copy of the image in the working folder.
+            Path("abnormal_image.jpg").unlink(missing_ok=True)
+        raise UserError(f"image {file} {_damage(file, text)}; replace or remove it") from error
+
+
+def _damage(file, text):
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(8)
+    except OSError as error:
+        return f"cannot be opened ({error.strerror})"
+    if not head:
+        return "is empty"
+    if not head.startswith(_SIGNATURES):
+        return "is not a JPEG, PNG or BMP image"
+    reason = _REASON.search(text).group(1).partition(_DUMP_NOTE)[0].partition(f"{file}. ")
+    return f"is truncated or damaged ({(reason[2] or reason[0]).strip(' .')})"

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of images as ImageNet has them: data_dir/SPLIT/CLASS/IMAGE. Here folders are listed, no image is read."""
+
+import collections
+import dataclasses
+import os
+from pathlib import Path
+
+from src.data.digits import write_digits
+from src.errors import UserError
+
+IMAGE_TYPES = (".jpeg", ".jpg", ".png", ".bmp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """What a split folder holds.
+
+    Attributes:
+        folder: its path.
+        classes: sorted names of the class folders; the position is the label.
+        images: how many images all classes have together.
+        extensions: how the image names end, as written (".JPEG").
+    """
+
+    folder: Path
+    classes: list[str]
+    images: int
+    extensions: list[str]
+
+
+def list_split(data, split):
+    """List the folder of one split of a `DataConfig`; hidden folders and files that are no images are passed over.
+
+    Args:
+        split: "train" or "val".
+
+    Returns:
+        Split.
+
+    Raises:
+        UserError: the folder is missing, or holds no class folders, or one of them has no image.
+    """
+    if not data.data_dir:
+        raise UserError("no data folder given; add --data_dir DIR, or data.data_dir to the config")
+    if data.name == "digits":
+        write_digits(data.data_dir)
+    folder = Path(data.data_dir) / {"train": data.train_split, "val": data.val_split}[split]
+    try:
+        with os.scandir(folder) as entries:
+            classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        endings = {name: _endings(folder / name) for name in classes}
+    except OSError as error:
+        raise UserError(
+            f"cannot list data folder {error.filename} ({error.strerror}); --data_dir takes a folder that holds "
+            f"{folder.name}/CLASS/IMAGE"
+        ) from error
+    if not classes:
+        raise UserError(f"data folder {folder} has no class folders; it takes one for each class, with its images")
+    for name, counts in endings.items():
+        if not counts:
+            raise UserError(f"class folder {folder / name} has no image ({', '.join(IMAGE_TYPES)}); fill or remove it")
+    total = sum(endings.values(), collections.Counter())
+    return Split(folder, classes, sum(total.values()), sorted(total))
+
+
+def class_names(data, split):
+    """Return the class names of "train" or "val", in the order of their labels; `UserError` as `list_split`."""
+    return list_split(data, split).classes
+
+
+def check_image_folder(data, num_classes, splits=("train", "val")):
+    """Check that the splits of a `DataConfig` have the same `num_classes` classes.
+
+    Returns:
+        list[str]: the class names, in the order of their labels.
+
+    Raises:
+        UserError: a missing or empty folder, different classes in the splits, or not `num_classes` of them.
+    """
+    first, *others = [list_split(data, split) for split in splits]
+    for other in others:
+        odd = sorted(set(first.classes) ^ set(other.classes))
+        if odd:
+            has, lacks = (first, other) if odd[0] in first.classes else (other, first)
+            raise UserError(
+                f"class '{odd[0]}' is in {has.folder} but not in {lacks.folder}; both take the same classes"
+            )
+    if len(first.classes) != num_classes:
+        raise UserError(
+            f"{first.folder} has {len(first.classes)} class folders but model.num_classes is {num_classes}; "
+            f"give --model.num_classes {len(first.classes)} or another --data_dir"
+        )
+    return first.classes
+
+
+def _endings(folder):
+    """Count the images in `folder` by how their names end."""
+    endings = (os.path.splitext(name)[1] for name in os.listdir(folder))
+    return collections.Counter(ending for ending in endings if ending.lower() in IMAGE_TYPES)

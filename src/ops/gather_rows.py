@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A gather whose gradient is a gather."""
+
+from mindspore import nn, ops
+
+
+class GatherRows(nn.Cell):
+    """Copy rows of x (M, P, ...) by `index` (K,) into (M, K, ...), with an exact gradient that only gathers.
+
+    The usual gradient of a gather scatters K rows; here `places` (m, P), the inverse of `index`, lets each of the P
+    rows add up its own m copies, which is several times faster where scatters are slow.
+    """
+
+    def construct(self, x, index, places):
+        return ops.gather(x, index, 1)
+
+    def bprop(self, x, index, places, out, dout):
+        dx = ops.gather(dout, places[0], 1)
+        for m in range(1, places.shape[0]):
+            dx = dx + ops.gather(dout, places[m], 1)
+        return dx, ops.zeros_like(index), ops.zeros_like(places)

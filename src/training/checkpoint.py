@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: MindSpore's own `.ckpt` files, closed by a checksum, written whole or not at all, read strictly.
+
+A file holds the network under its parameter names, for a resumable one the optimiser's state under `optimizer.<name>`,
+and `meta`, a dict as JSON. MindSpore reads a file cut at the border of two tensors without complaint, so the checksum
+MindSpore can append (`crc_check`) is demanded of every file.
+"""
+
+import binascii
+import json
+from pathlib import Path
+
+import mindspore as ms
+
+from src.errors import UserError
+from src.training.atomic import replacing
+
+_OPTIMIZER = "optimizer."
+_META = "meta"
+# What MindSpore appends: this mark, then the CRC-32 of all bytes before it as a big-endian number of 10 bytes.
+_MARK, _NUMBER_BYTES = b"crc_num", 10
+# Parameters of an optimiser which hold settings, not progress: the configuration of the resumed run decides them.
+_SETTINGS = ("learning_rate", "momentum")
+
+
+def save_weights(path, network, meta):
+    """Write the parameters of `network` (moving averages too) and `meta`, a dict of JSON values, to `path`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    _write(path, _by_name(network), meta)
+
+
+def save_training_state(path, network, optimizer, meta):
+    """Write what a later run needs to go on: `network`, the moments and step count of `optimizer`, and `meta`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    _write(path, {**_by_name(network), **_optimizer_state(optimizer)}, meta)
+
+
+def read_checkpoint(path):
+    """Return `(parameters, meta)` of a checkpoint: a dict of `Parameter` by name, and a dict.
+
+    Raises:
+        UserError: there is no such file, or it is damaged, incomplete or no checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file() or path.suffix != ".ckpt":
+        raise UserError(f"no checkpoint {path}; give the path of a .ckpt file")
+    _check_sum(path)
+    parameters = ms.load_checkpoint(str(path))
+    return parameters, json.loads(parameters.pop(_META, "{}"))
+
+
+def load_weights(network, path):
+    """Fill `network` from a checkpoint of either kind and return its `meta`.
+
+    Raises:
+        UserError: the file is unreadable (see `read_checkpoint`), or its parameters are not those of `network`.
+    """
+    parameters, meta = read_checkpoint(path)
+    _fill(_by_name(network), {k: v for k, v in parameters.items() if not k.startswith(_OPTIMIZER)}, path, meta)
+    return meta
+
+
+def load_training_state(network, optimizer, path):
+    """Fill `network` and `optimizer` from what `save_training_state` wrote and return its `meta`.
+
+    Raises:
+        UserError: as `load_weights`; or the file holds weights only.
+    """
+    parameters, meta = read_checkpoint(path)
+    if not any(name.startswith(_OPTIMIZER) for name in parameters):
+        raise UserError(f"checkpoint {path} holds weights only, nothing to resume from; give the last.ckpt of a run")
+    _fill({**_by_name(network), **_optimizer_state(optimizer)}, parameters, path, meta)
+    return meta
+
+
+def _by_name(network):
+    # `Parameter.name`, not `parameters_and_names()`: mixed precision wraps cells, which changes the latter.
+    return {parameter.name: parameter for parameter in network.get_parameters()}
+
+
+def _optimizer_state(optimizer):
+    weights = {id(parameter) for parameter in optimizer.parameters}
+    return {
+        _OPTIMIZER + parameter.name: parameter
+        for parameter in optimizer.get_parameters()
+        if id(parameter) not in weights and parameter.name not in _SETTINGS
+    }
+
+
+def _write(path, parameters, meta):
+    records = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
+    with replacing(path) as temporary:
+        ms.save_checkpoint(records, str(temporary), append_dict={_META: json.dumps(meta)}, crc_check=True)
+        # MindSpore makes the file readable by its owner only.
+        temporary.chmod(0o644)
+
+
+def _check_sum(path):
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read checkpoint {path}: {error.strerror}") from error
+    end = len(content) - len(_MARK) - _NUMBER_BYTES
+    mark, number = content[end : end + len(_MARK)], content[-_NUMBER_BYTES:]
+    if end <= 0 or mark != _MARK or int.from_bytes(number, "big") != binascii.crc32(memoryview(content)[:end]):
+        raise UserError(
+            f"checkpoint {path} is damaged or incomplete, or not written by this program (its checksum is missing or "
+            f"wrong); use another one"
+        )
+
+
+def _fill(targets, parameters, path, meta):
+    missing = [name for name in targets if name not in parameters]
+    unexpected = [name for name in parameters if name not in targets]
+    different = [
+        f"{name} (file {_kind(parameters[name])}, model {_kind(target)})"
+        for name, target in targets.items()
+        if name in parameters and _kind(parameters[name]) != _kind(target)
+    ]
+    if missing or unexpected or different:
+        model = meta.get("model", {})
+        wrong = {"missing": missing, "unexpected": unexpected, "different": different}
+        raise UserError(
+            f"checkpoint {path} was written for {model.get('name', 'an unknown model')} with "
+            f"{model.get('num_classes', 'an unknown number of')} classes and does not fit this model: "
+            + "; ".join(f"{kind}: {_first(names)}" for kind, names in wrong.items() if names)
+            + "; give the --config (and --model.* options) it was trained with"
+        )
+    for name, target in targets.items():
+        target.set_data(parameters[name])
+
+
+def _kind(parameter):
+    return f"{parameter.dtype} {parameter.shape}".lower()
+
+
+def _first(names, shown=3):
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Top-1, top-5 and loss over a dataset in which every image counts once."""
+
+import time
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn, ops
+
+from src.data.dataset import create_dataset, iterate
+from src.data.image_folder import check_image_folder
+from src.training.checkpoint import load_weights
+from src.training.network import build_network
+from src.training.parallel import sum_over_workers
+from src.training.step import mixed_precision
+
+
+class EvaluationStep(nn.Cell):
+    """Judge every image of a batch; one instance compiles once and serves every evaluation of its network.
+
+    Args:
+        network (nn.Cell): images (B, C, H, W) to float32 logits (B, K).
+
+    Inputs:
+        image (Tensor): float32 (B, C, H, W).
+        label (Tensor): int32 (B,).
+
+    Outputs:
+        Tensor: float32 (3, B): 1 where the best class is right, 1 where one of the min(5, K) best is, cross entropy.
+    """
+
+    def __init__(self, network):
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, image, label):
+        logits = self.network(image)
+        best = ops.topk(logits, min(5, logits.shape[1]))[1]
+        hits = ops.equal(best, label.expand_dims(1)).astype(ms.float32)
+        loss = ops.cross_entropy(logits, label, reduction="none")
+        return ops.stack((hits[:, 0], hits.sum(axis=1), loss))
+
+
+def evaluate(step, dataset, world):
+    """Return `{"top1", "top5", "loss", "samples"}` over all workers' shares of a dataset.
+
+    Args:
+        step (EvaluationStep): its network is left in evaluation mode.
+        dataset (mindspore.dataset.Dataset): this worker's share, as `create_dataset` makes it; the last
+            batch may be short.
+        world (World): the workers, each of which has to call this.
+
+    Returns:
+        dict: top1, top5 (float, percent), loss (float, mean cross entropy without smoothing), samples (int).
+
+    Raises:
+        UserError: an image file cannot be read.
+    """
+    step.set_train(False)
+    batch_size = dataset.get_batch_size()
+    sums = np.zeros(4)
+    for image, label in iterate(dataset):
+        samples = len(label)
+        judged = step(_filled_up(image, batch_size), _filled_up(label, batch_size)).asnumpy()
+        sums += [*judged[:, :samples].sum(axis=1, dtype=np.float64), samples]
+    right1, right5, loss, samples = sum_over_workers(sums.astype(np.float32), world).astype(float)
+    return {
+        "top1": 100 * right1 / samples,
+        "top5": 100 * right5 / samples,
+        "loss": loss / samples,
+        "samples": int(samples),
+    }
+
+
+def evaluate_checkpoint(config, checkpoint, world):
+    """Evaluate the weights of a file on the evaluation images of a `Config`.
+
+    Returns:
+        tuple: what `evaluate` returns, and the throughput of all workers in images/s, compiling not counted.
+
+    Raises:
+        UserError: the data, the model or the checkpoint cannot be used.
+    """
+    model = config.model
+    check_image_folder(config.data, model.num_classes, ("val",))
+    images = create_dataset(config.data, model.image_size, model.in_channels, "val", world.rank, world.size)
+    network = build_network(model)
+    load_weights(network, checkpoint)
+    step = EvaluationStep(mixed_precision(network, config.device.amp_level)).set_train(False)
+    batch = (config.data.batch_size, model.in_channels, model.image_size, model.image_size)
+    step.compile(ms.Tensor(np.zeros(batch, np.float32)), ms.Tensor(np.zeros(batch[0], np.int32)))
+    started = time.perf_counter()
+    result = evaluate(step, images, world)
+    return result, result["samples"] / (time.perf_counter() - started)
+
+
+def _filled_up(rows, batch_size):
+    # Copies of the last row, in the last batch: another batch size would compile the whole graph again.
+    lacking = batch_size - len(rows)
+    if lacking == 0:
+        return rows
+    return ms.Tensor(np.pad(rows.asnumpy(), [(0, lacking)] + [(0, 0)] * (rows.ndim - 1), mode="edge"))

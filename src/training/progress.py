@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person watching the training sees: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+from datetime import timedelta
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Show the course of the training on standard error.
+
+    Args:
+        epochs (int): epochs of the whole training.
+        steps_per_epoch (int): training steps an epoch.
+    """
+
+    def __init__(self, epochs, steps_per_epoch):
+        self._epochs = epochs
+        self._steps = steps_per_epoch
+        self._is_terminal = sys.stderr.isatty()
+        self._bar = None
+
+    def begin_epoch(self, epoch):
+        """Start the bar of `epoch`, which counts from 1."""
+        if self._is_terminal:
+            self._bar = tqdm(total=self._steps, desc=f"epoch {epoch}/{self._epochs}", unit="step", dynamic_ncols=True)
+
+    def advance(self):
+        """Count one step of the epoch."""
+        if self._bar:
+            self._bar.update()
+
+    def show(self, report, seconds_left):
+        """Show a report (the values of a "train" line of the metrics) and the time left, None where unknown."""
+        speed = "-" if report["images_per_s"] is None else f"{report['images_per_s']:.1f}"
+        left = "-" if seconds_left is None else str(timedelta(seconds=round(seconds_left)))
+        values = f"loss {report['loss']:.4f}  lr {report['lr']:.5f}  {speed} images/s  left {left}"
+        if self._bar:
+            self._bar.set_postfix_str(values)
+        else:
+            step = (report["step"] - 1) % self._steps + 1
+            self.say(f"epoch {report['epoch']}/{self._epochs}  step {step}/{self._steps}  {values}")
+
+    def end_epoch(self):
+        """Finish the bar."""
+        if self._bar:
+            self._bar.close()
+            self._bar = None
+
+    def say(self, text):
+        """Print one line of its own."""
+        print(text, file=sys.stderr, flush=True)

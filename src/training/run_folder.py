@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The output folder of a run: `config.yaml metrics.jsonl last.ckpt best.ckpt curves.png`."""
+
+import os
+from pathlib import Path
+
+from src.errors import UserError
+from src.training.atomic import remove_leftovers
+
+
+class RunFolder:
+    """The paths of a run's files."""
+
+    def __init__(self, output_dir):
+        self.path = Path(output_dir)
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.last = self.path / "last.ckpt"
+        self.best = self.path / "best.ckpt"
+        self.curves = self.path / "curves.png"
+
+    def prepare(self):
+        """Create the folder, sweep out what killed runs left half written, and prove that it can be written.
+
+        Raises:
+            UserError: it cannot be created or written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.path)
+            probe = self.path / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot write output folder {self.path} ({error.strerror}); choose another with --output_dir"
+            ) from error
+
+    def checkpoint_to_resume(self, resume):
+        """Return the checkpoint that `resume` (None, "auto" or a path, see `trainer.train`) means, or None.
+
+        Raises:
+            UserError: a path without a file.
+        """
+        if resume == "auto":
+            return self.last if self.last.exists() else None
+        if resume and not Path(resume).is_file():
+            raise UserError(f"--resume {resume}: there is no such file; give a last.ckpt, or auto")
+        return Path(resume) if resume else None
+
+    def set_earlier_run_aside(self):
+        """Move the files of an earlier run to `previous-N`: starting anew by mistake must not cost days of training.
+
+        Returns:
+            Path: the new folder, or None if there was no earlier run.
+        """
+        if not self.last.exists():
+            return None
+        number = 1 + sum(1 for _ in self.path.glob("previous-*"))
+        aside = self.path / f"previous-{number}"
+        aside.mkdir()
+        for file in (self.config, self.metrics, self.last, self.best, self.curves):
+            if file.exists():
+                file.rename(aside / file.name)
+        return aside

@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training as a whole: it learns, reports, counts every image once, and goes on after a kill as if there was none."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import nn
+
+from src.config import load_config
+from src.device import World
+from src.errors import UserError
+from src.models.registry import register_model
+from src.training import trainer
+from src.training.checkpoint import read_checkpoint
+from src.training.curves import plot_curves
+from src.training.evaluate import EvaluationStep, evaluate
+from src.training.metrics import MetricsLog, read_metrics
+from src.training.monitor import Monitor
+from src.training.progress import Progress
+
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES, SIZE = 3, 8
+
+
+class Tiny(nn.Cell):
+    """Has batch norm, because its moving averages have to survive a resume too."""
+
+    def __init__(self, num_classes, image_size, in_channels, drop_path_rate):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU()
+        self.fc = nn.Dense(8, num_classes)
+
+    def construct(self, x):
+        return self.fc(self.relu(self.norm(self.conv(x))).mean((2, 3)))
+
+
+register_model("tiny_for_tests", Tiny)
+
+
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory):
+    """Three classes of noisy grey images that differ in brightness: 8 to train on and 5 to evaluate on of each."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 5)):
+        for label in range(CLASSES):
+            (folder / split / f"class{label}").mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 60, (SIZE, SIZE)) + 80 * label
+                cv2.imwrite(str(folder / split / f"class{label}" / f"{i}.png"), pixels.astype(np.uint8))
+    return folder
+
+
+@pytest.fixture
+def config(image_folder, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        f"""
+        model: {{name: tiny_for_tests, num_classes: {CLASSES}, image_size: {SIZE}, in_channels: 1}}
+        data: {{data_dir: {image_folder}, batch_size: 4, num_workers: 1, resize: {SIZE}, mean: [0.5], std: [0.5]}}
+        optimizer: {{lr: 0.2, lr_batch: 0}}
+        scheduler: {{warmup_epochs: 1}}
+        train: {{epochs: 4, log_interval: 2}}
+        output_dir: {tmp_path / "run"}
+        """
+    )
+    ms.set_context(mode=ms.GRAPH_MODE)
+    return load_config(path)
+
+
+def changed(config, **sections):
+    """Return `config` with keys replaced: `changed(config, train={"epochs": 2})`."""
+    values = {
+        name: dataclasses.replace(getattr(config, name), **value) if isinstance(value, dict) else value
+        for name, value in sections.items()
+    }
+    return dataclasses.replace(config, **values)
+
+
+def test_training_learns_and_leaves_its_files(config):
+    """Protects the road from images to checkpoints: accuracy, files, metrics, best against last."""
+    config = changed(config, train={"epochs": 12})
+    result = trainer.train(config, World())
+    run = Path(config.output_dir)
+    assert {f.name for f in run.iterdir()} == {"config.yaml", "metrics.jsonl", "last.ckpt", "best.ckpt", "curves.png"}
+    assert result["best_top1"] > 90 and result["samples"] == 5 * CLASSES and result["step"] == 12 * 6
+    assert load_config(run / "config.yaml") == config
+    lines = read_metrics(run / "metrics.jsonl")
+    train = [line for line in lines if line["kind"] == "train"]
+    evaluation = [line for line in lines if line["kind"] == "eval"]
+    assert [line["step"] for line in train] == list(range(2, 73, 2))
+    assert [line["epoch"] for line in evaluation] == list(range(1, 13))
+    assert set(train[0]) == {"kind", "epoch", "step", "loss", "lr", "images_per_s"}
+    assert set(evaluation[0]) == {"kind", "epoch", "step", "top1", "top5", "loss", "samples"}
+    assert train[-1]["loss"] < train[0]["loss"] and train[2]["lr"] == pytest.approx(0.2) and train[-1]["lr"] == 0
+    _, best = read_checkpoint(run / "best.ckpt")
+    _, last = read_checkpoint(run / "last.ckpt")
+    first_best = max(evaluation, key=lambda line: line["top1"])
+    assert (best["epoch"], best["top1"]) == (first_best["epoch"], first_best["top1"])
+    assert last["epoch"] == 12 and last["best_top1"] == best["top1"] and last["model"]["name"] == "tiny_for_tests"
+
+
+def weights_of(path):
+    parameters, _ = read_checkpoint(path)
+    return {name: parameter.asnumpy() for name, parameter in parameters.items()}
+
+
+def test_resumed_training_equals_an_unbroken_one(config, tmp_path, monkeypatch, capsys):
+    """Protects exact resuming: stopped inside epoch 3 and resumed, all is bit-equal to four epochs in one go."""
+    ms.set_context(runtime_num_threads=1)
+    whole = changed(config, output_dir=str(tmp_path / "whole"))
+    trainer.train(whole, World())
+
+    after_step, seen = Monitor.after_step, []
+
+    def stop_inside_epoch_3(monitor, loss):
+        after_step(monitor, loss)
+        seen.append(loss)
+        if len(seen) == 2 * 6 + 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Monitor, "after_step", stop_inside_epoch_3)
+        trainer.train(config, World(), resume="auto")
+    assert read_metrics(Path(config.output_dir) / "metrics.jsonl")[-1]["step"] == 14
+    result = trainer.train(config, World(), resume="auto")
+    assert "after epoch 2" in capsys.readouterr().err
+    whole_weights, resumed_weights = (weights_of(f"{c.output_dir}/last.ckpt") for c in (whole, config))
+    assert {"conv.weight", "norm.moving_mean", "optimizer.global_step", "optimizer.moments.fc.bias"} <= {*whole_weights}
+    for name, value in whole_weights.items():
+        np.testing.assert_array_equal(resumed_weights[name], value, err_msg=name)
+    for ours, other in zip(*(read_metrics(Path(c.output_dir) / "metrics.jsonl") for c in (whole, config))):
+        ours.pop("images_per_s", None), other.pop("images_per_s", None)
+        assert ours == other
+    assert trainer.train(config, World(), resume="auto") == result
+
+
+def test_starting_anew_keeps_the_earlier_run(config, capsys):
+    """Protects days of training from a forgotten --resume."""
+    config = changed(config, train={"epochs": 1})
+    trainer.train(config, World())
+    earlier = (Path(config.output_dir) / "last.ckpt").read_bytes()
+    trainer.train(changed(config, train={"epochs": 1, "seed": 1}), World())
+    assert (Path(config.output_dir) / "previous-1" / "last.ckpt").read_bytes() == earlier
+    assert (Path(config.output_dir) / "last.ckpt").read_bytes() != earlier
+    assert "--resume auto would have continued it" in capsys.readouterr().err
+
+
+def test_resuming_what_cannot_be_resumed_is_refused(config, tmp_path):
+    """Protects from a learning rate at the wrong place, a missing file, and a checkpoint of another model."""
+    trainer.train(changed(config, train={"epochs": 1}, scheduler={"warmup_epochs": 0.0}), World())
+    last = f"{config.output_dir}/last.ckpt"
+    other = changed(config, output_dir=str(tmp_path / "other"))
+    with pytest.raises(UserError, match="has 6 steps an epoch but this run has 3"):
+        trainer.train(changed(other, data={"batch_size": 8}), World(), resume=last)
+    with pytest.raises(UserError, match=r"absent\.ckpt: there is no such file"):
+        trainer.train(other, World(), resume=str(tmp_path / "absent.ckpt"))
+    with pytest.raises(UserError, match="written for tiny_for_tests with 3 classes and does not fit"):
+        model = {"name": "resnet26", "options": {"stem": "small", "width": 8}}
+        trainer.train(changed(other, model=model), World(), resume=last)
+
+
+def test_lost_loss_stops_the_training(config):
+    """Protects from epochs of NaN: the step, the learning rate and the last checkpoint are named."""
+    trainer.train(changed(config, train={"epochs": 1}), World())
+    lost = changed(config, optimizer={"lr": 1e30})
+    with pytest.raises(UserError) as error:
+        trainer.train(lost, World(), resume="auto")
+    message = str(error.value)
+    assert "the loss is nan at step " in message or "the loss is inf at step " in message
+    assert "(epoch 2, learning rate 7.5e+29)" in message or "learning rate 9" in message
+    assert f"last checkpoint: {config.output_dir}/last.ckpt" in message
+    with pytest.raises(UserError, match="last checkpoint: none yet"):
+        trainer.train(changed(lost, output_dir=config.output_dir + "2"), World())
+
+
+def test_unknown_model_and_unwritable_folder_are_refused(config, tmp_path):
+    """Protects the caller from a traceback, and from minutes of preparation before it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write output folder .*file/run"):
+        trainer.train(changed(config, output_dir=str(tmp_path / "file" / "run")), World())
+    with pytest.raises(UserError, match="model tiny_for_test: no model 'tiny_for_test'; nearest: tiny_for_tests"):
+        trainer.train(changed(config, model={"name": "tiny_for_test"}), World())
+
+
+class Lookup(nn.Cell):
+    """Takes its logits out of the image itself: (B, 1, 1, K) -> (B, K)."""
+
+    def construct(self, image):
+        return image.reshape(image.shape[0], -1)
+
+
+@pytest.mark.parametrize("classes, samples", [(10, 23), (3, 8), (10, 3)])
+def test_evaluation_equals_numpy(classes, samples):
+    """Protects the numbers: each image once also in a short last batch, top-min(5, K), unsmoothed loss."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    rng = np.random.default_rng(classes)
+    logits = rng.standard_normal((samples, 1, 1, classes)).astype(np.float32)
+    labels = rng.integers(0, classes, samples).astype(np.int32)
+    dataset = ms.dataset.NumpySlicesDataset((logits, labels), ["image", "label"], shuffle=False).batch(8)
+    result = evaluate(EvaluationStep(Lookup()), dataset, World())
+    rows = logits.reshape(samples, classes).astype(np.float64)
+    rank = np.argsort(np.argsort(-rows, axis=1), axis=1)[np.arange(samples), labels]
+    loss = np.log(np.exp(rows).sum(axis=1)) - rows[np.arange(samples), labels]
+    assert result == {
+        "top1": pytest.approx(100 * np.mean(rank == 0)),
+        "top5": pytest.approx(100 * np.mean(rank < min(5, classes))),
+        "loss": pytest.approx(loss.mean(), rel=1e-5),
+        "samples": samples,
+    }
+
+
+def test_metrics_survive_a_cut_and_drop_what_is_redone(tmp_path):
+    """Protects metrics.jsonl: a line cut by a kill is passed over, lines after the resumed step go."""
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    for step in range(1, 6):
+        log.write("train", {"step": step, "loss": 1.0})
+    with open(path, "a") as file:
+        file.write('{"kind": "train", "st')
+    assert [line["step"] for line in read_metrics(path)] == [1, 2, 3, 4, 5]
+    MetricsLog(path, keep_to=3).write("eval", {"step": 4})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def test_curves_are_drawn_from_any_metrics(tmp_path):
+    """Protects curves.png: three panels at 150 dpi, also of a run that has not evaluated yet, or measured nothing."""
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (0, 1, 2):
+        if step:
+            log.write("train", {"step": step, "loss": 2.0 / step, "lr": 0.1})
+        plot_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+        assert cv2.imread(str(tmp_path / "curves.png")).shape == (630, 2250, 3)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, capsys):
+    """Protects both forms of progress; a log file gets plain lines without control codes."""
+    report = {"epoch": 2, "step": 9, "loss": 1.5, "lr": 0.1, "images_per_s": 123.4}
+    expected = "loss 1.5000  lr 0.10000  123.4 images/s  left 1:00:05"
+    for screen in (None, Terminal()):
+        with monkeypatch.context() as patch:
+            if screen:
+                patch.setattr(sys, "stderr", screen)
+            progress = Progress(epochs=3, steps_per_epoch=6)
+            progress.begin_epoch(2)
+            progress.advance()
+            progress.show(report, seconds_left=3605)
+            progress.end_epoch()
+    assert capsys.readouterr().err == f"epoch 2/3  step 3/6  {expected}\n"
+    assert "epoch 2/3" in screen.getvalue() and expected in screen.getvalue() and "1/6" in screen.getvalue()
+
+
+TRAIN = """
+model: {name: resnet26, num_classes: 3, image_size: 8, in_channels: 1, options: {stem: small, width: 4}}
+data: {batch_size: 4, num_workers: 1, resize: 8, mean: [0.5], std: [0.5]}
+scheduler: {warmup_epochs: 0}
+train: {epochs: 1000, log_interval: 1}
+"""
+
+
+def run(script, *arguments):
+    return subprocess.run([sys.executable, ROOT / script, *map(str, arguments)], capture_output=True, text=True)
+
+
+def test_killed_train_script_goes_on_and_eval_reads_it(image_folder, tmp_path):
+    """Protects the commands: train.py killed by SIGKILL, resumed to its end, eval.py agreeing with the training."""
+    (tmp_path / "c.yaml").write_text(TRAIN)
+    common = ["--config", tmp_path / "c.yaml", "--data_dir", image_folder, "--output_dir", tmp_path / "run"]
+    last = tmp_path / "run" / "last.ckpt"
+    child = subprocess.Popen([sys.executable, ROOT / "train.py", *map(str, common)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.time() + 120
+        while not last.exists() and time.time() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    _, meta = read_checkpoint(last)
+    end = meta["epoch"] + 2
+    resumed = run("train.py", *common, "--resume", "auto", "--train.epochs", end)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resuming from {last} after epoch {meta['epoch']}" in resumed.stderr
+    assert not list((tmp_path / "run").glob("*.tmp*"))
+    _, meta = read_checkpoint(last)
+    assert meta["epoch"] == end and f"for {end} epochs" in resumed.stdout
+    evaluated = run("eval.py", *common, "--checkpoint", last)
+    assert evaluated.returncode == 0, evaluated.stderr
+    measured = json.loads(evaluated.stdout.splitlines()[-1])
+    assert measured == {key: pytest.approx(meta[key], rel=1e-5) for key in ("top1", "top5", "loss", "samples")}
+    assert "images/s" in evaluated.stdout
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py"])
+def test_scripts_refuse_in_one_line(script, image_folder, tmp_path):
+    """Protects the commands' errors: exit code 2, one line `error: ...`, nothing else."""
+    (tmp_path / "c.yaml").write_text(TRAIN)
+    if script == "train.py":
+        wrong = ["--output_dir", tmp_path / "c.yaml" / "run"]
+    else:
+        (tmp_path / "x.ckpt").write_bytes(b"no checkpoint")
+        wrong = ["--checkpoint", tmp_path / "x.ckpt"]
+    refused = run(script, "--config", tmp_path / "c.yaml", "--data_dir", image_folder, *wrong)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
+    assert refused.stdout == ""
