@@ -20,8 +20,8 @@ from src.ops.neighbourhood import window_blocks
 @ops.constexpr
 def _constants(height, width, kernel, stride, dilation, channels):
     """The `Blocks` of a map as tensors, made while the graph is compiled."""
-    if height < 1 or width < 1:
-        raise ValueError(f"sliding-window attention needs a map of known size, got {height} x {width}")
+    if height is None or width is None:
+        raise ValueError("sliding-window attention needs the height and width of its input when the graph is compiled")
     blocks = window_blocks(height, width, kernel, stride, dilation, channels)
     return (
         blocks.grid,
