@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Choosing the device, and joining a data-parallel job."""
 
+import logging
 import os
 from dataclasses import dataclass
 
@@ -34,17 +35,22 @@ def setup_device(config):
         UserError: this MindSpore has no backend for the device, or the machine does not have it.
     """
     ms.set_context(mode=ms.GRAPH_MODE)
-    worker = int(os.environ.get("RANK_ID", os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", config.device_id)))
+    local_rank = os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", config.device_id)
+    device = int(os.environ.get("DEVICE_ID", local_rank))  # msrun gives each worker its own
+    logging.disable(logging.CRITICAL)  # what MindSpore lists of a missing backend says less than the line below
     try:
         if config.target == "CPU":
             ms.set_device("CPU")
         else:
-            ms.set_device(config.target, worker)
+            ms.set_device(config.target, device)
     except (RuntimeError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
         raise UserError(
-            f"no usable {config.target} device {worker} here ({str(error).strip().splitlines()[0]}); "
-            f"install MindSpore for {config.target}, or choose another with --device_target CPU"
+            f"no usable {config.target} device {device} here ({reason}); "
+            f"install MindSpore for {config.target} and its driver, or choose another with --device_target CPU"
         ) from error
+    finally:
+        logging.disable(logging.NOTSET)
     if not _is_launched_as_worker():
         return World()
     init()

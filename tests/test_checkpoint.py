@@ -2,6 +2,7 @@
 """Checkpoints come back exactly, are refused when damaged or foreign, and survive a kill at any moment."""
 
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -149,13 +150,24 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
 
 
 def test_failed_write_keeps_the_old_file(tmp_path):
-    """Protects what is there: an error half way leaves the old content and no litter; leftovers of a kill are swept."""
+    """Protects what is there: an error half way, a full disk; no litter is left, that of a kill is swept."""
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    full = tmp_path / "full.ckpt"
+    save_weights(full, nn.Dense(300, 300), META)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*full\.ckpt: File too large"):
+            save_weights(full, nn.Dense(300, 300), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_checkpoint(full)[1] == META
+    full.unlink()
     (tmp_path / "last.ckpt.tmp-123.ckpt").write_text("half")
     remove_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == [path]

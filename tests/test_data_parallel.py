@@ -91,6 +91,7 @@ def test_two_workers_equal_one(tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
+        timeout=120,
     )
     assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-3000:]
     ms.set_context(mode=ms.GRAPH_MODE)

@@ -43,7 +43,7 @@ class SgdStep(nn.Cell):
         return ops.depend(loss, self.optimizer(gradients)), gradients
 
 
-# What float32 can know of the second loss. With noise of 1e-6 on its input the published code itself gives 1.116 to 1.134
+# What float32 can know of the second loss. With noise of 1e-6 on its input the published code gives 1.116 to 1.134
 # (ResNet-38; 1.141 in float64, 1.129 in the reference) and 0.84 to 0.93 (ResNet-50; 0.849 in float64, 0.889).
 @pytest.mark.parametrize(("depth", "second_loss"), [(26, 1e-3), (38, 2e-2), (50, 1e-1)])
 def test_equals_the_published_network(depth, second_loss):

@@ -2,7 +2,7 @@
 """Files that appear complete or not at all, whenever the process is killed."""
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from src.errors import UserError
@@ -27,10 +27,13 @@ def replacing(path):
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free or choose another output_dir") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; mend that, or choose another --output_dir"
+        ) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        # MindSpore writes to a temporary file of its own beside it.
+        for leftover in path.parent.glob(f"{path.name}{_MARK}{os.getpid()}*"):
+            leftover.unlink()
 
 
 def remove_leftovers(folder):

@@ -3,6 +3,7 @@
 
 import math
 import time
+from contextlib import contextmanager
 
 from src.errors import UserError
 
@@ -30,13 +31,20 @@ class Monitor:
         self._has_compiled = False
         self._unread = []
 
-    def begin_epoch(self, epoch):
-        """Note that `epoch` (from 1) starts now."""
+    @contextmanager
+    def epoch(self, epoch):
+        """Around the training steps of `epoch`, which counts from 1."""
         self._epoch = epoch
         self._step = (epoch - 1) * self._steps_per_epoch
         self._restart_clock()
         if self._progress:
             self._progress.begin_epoch(epoch)
+        try:
+            yield
+        finally:
+            # Also when the epoch fails: the error must not be printed into the bar.
+            if self._progress:
+                self._progress.end_epoch()
 
     def after_step(self, loss):
         """Take the loss, a scalar Tensor, of the step just launched.
@@ -58,12 +66,11 @@ class Monitor:
         if step_in_epoch % self._log_interval == 0 or step_in_epoch == self._steps_per_epoch:
             self._report()
 
-    def end_epoch(self, result):
-        """Report the evaluation `result` of the epoch just trained."""
+    def after_evaluation(self, result):
+        """Report what `evaluate` returned for the epoch just trained."""
         if self._metrics:
             self._metrics.write("eval", {"epoch": self._epoch, "step": self._step, **result})
         if self._progress:
-            self._progress.end_epoch()
             self._progress.say(
                 f"epoch {self._epoch}  validation: top-1 {result['top1']:.2f} %  top-5 {result['top5']:.2f} %  "
                 f"loss {result['loss']:.4f}  ({result['samples']} images)"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output folder of a run: `config.yaml metrics.jsonl last.ckpt best.ckpt curves.png`."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -37,15 +38,9 @@ class RunFolder:
             ) from error
 
     def checkpoint_to_resume(self, resume):
-        """Return the checkpoint that `resume` (None, "auto" or a path, see `trainer.train`) means, or None.
-
-        Raises:
-            UserError: a path without a file.
-        """
+        """Return the checkpoint that `resume` (None, "auto" or a path, see `trainer.train`) means, or None."""
         if resume == "auto":
             return self.last if self.last.exists() else None
-        if resume and not Path(resume).is_file():
-            raise UserError(f"--resume {resume}: there is no such file; give a last.ckpt, or auto")
         return Path(resume) if resume else None
 
     def set_earlier_run_aside(self):
@@ -56,8 +51,8 @@ class RunFolder:
         """
         if not self.last.exists():
             return None
-        number = 1 + sum(1 for _ in self.path.glob("previous-*"))
-        aside = self.path / f"previous-{number}"
+        names = (self.path / f"previous-{number}" for number in itertools.count(1))
+        aside = next(name for name in names if not name.exists())
         aside.mkdir()
         for file in (self.config, self.metrics, self.last, self.best, self.curves):
             if file.exists():

@@ -63,13 +63,13 @@ def train(config, world, resume=None):
     loss = nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
     train_step, evaluation_step = TrainStep(forward, loss, optimizer, world), EvaluationStep(forward)
     for epoch in range(state["epoch"] + 1, config.train.epochs + 1):
-        monitor.begin_epoch(epoch)
         train_step.set_train(True)
-        for image, label in iterate(_images(config, world, "train", epoch)):
-            monitor.after_step(train_step(image, label))
+        with monitor.epoch(epoch):
+            for image, label in iterate(_images(config, world, "train", epoch)):
+                monitor.after_step(train_step(image, label))
         average_norm_statistics(network, world)
         result = evaluate(evaluation_step, _images(config, world, "val"), world)
-        monitor.end_epoch(result)
+        monitor.after_evaluation(result)
         best_top1 = max(result["top1"], state["best_top1"])
         is_best = best_top1 > state["best_top1"]
         state = {"epoch": epoch, "step": epoch * steps_per_epoch, "best_top1": best_top1, **result}

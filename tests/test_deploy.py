@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exported files compute what the network computes and carry what is needed to use them; nothing else is written."""
+
+import dataclasses
+import hashlib
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import mindspore as ms
+import numpy as np
+import onnx
+import pytest
+from exported_run import CLASSES, write_images, write_run
+
+from src.config import load_config
+from src.deploy import export as export_module
+from src.deploy.card import card_path, class_labels, read_card
+from src.deploy.export import WrongExport, export_checkpoint
+from src.deploy.runtime import CheckpointModel, MindirModel, OnnxModel
+from src.errors import UserError
+from src.training.checkpoint import save_weights
+from src.training.network import build_network
+
+BATCH = 3
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run exported in both formats: its config; the folder's name is one MindSpore itself would not export to."""
+    folder = tmp_path_factory.mktemp("a run") / "modèle 1"
+    folder.mkdir(mode=0o755)
+    write_images(folder / "images")
+    config = write_run(folder, "--data_dir", str(folder / "images"))
+    files = export_checkpoint(config, folder / "best.ckpt", ["mindir", "onnx"], BATCH)
+    assert [path.name for path in files] == [f"acmix_resnet26_32_b{BATCH}.mindir", f"acmix_resnet26_32_b{BATCH}.onnx"]
+    assert all(difference < 1e-5 for difference in files.values())
+    return config
+
+
+def exported(config, kind):
+    return Path(config.output_dir) / f"acmix_resnet26_32_b{BATCH}.{kind}"
+
+
+def test_files_compute_what_the_network_does(run):
+    """The exported files agree with the network on inputs other than the one they were tried on."""
+    images = np.random.default_rng(7).standard_normal((BATCH, 1, 32, 32)).astype(np.float32)
+    expected = CheckpointModel(Path(run.output_dir, "best.ckpt"), run.model).logits(images)
+    assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max()  # or every image has the same logits
+    for model in (OnnxModel(exported(run, "onnx")), MindirModel(exported(run, "mindir"))):
+        np.testing.assert_allclose(model.logits(images), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--model.options.shift", "slice", "--model.image_size", "29"],
+        ["--model.options.stem", "imagenet", "--model.image_size", "50", "--model.drop_path_rate", "0.2"],
+        ["--model.name", "sasa_resnet26", "--model.options.kernel_att", "3"],
+        ["--model.name", "resnet26"],
+    ],
+    ids=["slice-odd", "imagenet-stem", "attention", "plain"],
+)
+def test_every_kind_of_network_exports_to_onnx(tmp_path, options):
+    """All kinds of blocks and stems, and sizes that no block divides, pass the exporter and its own check."""
+    config = write_run(tmp_path, "--data.resize", "64", *options)
+    ((path, difference),) = export_checkpoint(config, tmp_path / "best.ckpt", ["onnx"]).items()
+    assert difference < 1e-5
+    assert not {node.op_type for node in onnx.load(path).graph.node} & {"Dropout", "Constant", "Cast"}
+
+
+def test_onnx_file_is_clean(run):
+    """The ONNX file shows named ends and the network's own parameters, and no debris of exporting or training."""
+    model = onnx.load(exported(run, "onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    assert "Constant" not in {node.op_type for node in model.graph.node}
+    assert not any(name[0].isdigit() for node in model.graph.node for name in (node.name, *node.input, *node.output))
+    assert [value.name for value in model.graph.input] == ["image"]
+    assert [value.name for value in model.graph.output] == ["logits"]
+    names = {tensor.name for tensor in model.graph.initializer if not tensor.name.startswith("constant_")}
+    assert names < {parameter.name for parameter in build_network(run.model).get_parameters()}
+    assert {"stem.conv.weight", "layer1.0.conv2.alpha", "layer4.0.bn3.moving_mean", "fc.bias"} <= names
+    assert not model.doc_string and not model.metadata_props
+
+
+@pytest.mark.parametrize("kind", ["mindir", "onnx"])
+def test_description(run, kind):
+    """The description says what the file takes, gives and comes from; both files can be read by everybody."""
+    path = exported(run, kind)
+    card = read_card(path)
+    assert card["model"] == "acmix_resnet26" and card["format"] == kind
+    assert card["input"]["shape"] == [BATCH, 1, 32, 32] and card["input"]["layout"] == "NCHW"
+    assert card["output"]["shape"] == [BATCH, 10]
+    names = (card["input"]["name"], card["output"]["name"])
+    assert names == (("image", "logits") if kind == "onnx" else (None, None))
+    assert card["labels"] == CLASSES
+    assert card["preprocessing"] == {"image_size": 32, "resize": 36, "mean": [0.3], "std": [0.35], "in_channels": 1}
+    checkpoint = Path(run.output_dir, "best.ckpt").read_bytes()
+    assert card["checkpoint"] == {"file": "best.ckpt", "sha256": hashlib.sha256(checkpoint).hexdigest()}
+    assert card["mindspore"] == ms.__version__ and card["max_difference"] < 1e-5
+    for file in (path, card_path(path)):
+        assert file.stat().st_mode & 0o777 == 0o644
+    assert path.parent.stat().st_mode & 0o777 == 0o755
+
+
+def test_labels(run, tmp_path):
+    """Labels are the training's own, else those of the evaluation folder, else numbers; a wrong folder is refused."""
+    data = dataclasses.replace(run.data, data_dir=str(tmp_path))
+    elsewhere = dataclasses.replace(run, data=data)
+    assert class_labels(run, {"classes": ["x", "y"]}) == ["x", "y"]
+    assert class_labels(run, {}) == CLASSES
+    assert class_labels(elsewhere, {}) == [str(number) for number in range(10)]
+    shutil.copytree(Path(run.data.data_dir, "val", CLASSES[0]), tmp_path / "val" / "only")
+    with pytest.raises(UserError, match=r"1 class folders but model\.num_classes is 10"):
+        class_labels(elsewhere, {})
+
+
+@pytest.mark.parametrize("wrong", [3e-4, np.nan])
+@pytest.mark.parametrize("kind", ["mindir", "onnx"])
+def test_a_file_that_computes_something_else_is_deleted(run, tmp_path, monkeypatch, wrong, kind):
+    """A difference above 1e-4 of the largest logit, or NaN, leaves no file; one below passes."""
+    name = {"mindir": "MindirModel", "onnx": "OnnxModel"}[kind]
+    logits = np.array([[1.0, -2.0]], np.float32)
+    computed = logits + np.array([[0, wrong]], np.float32)
+    images = np.zeros((1, 1, 32, 32), np.float32)
+    monkeypatch.setattr(export_module, name, lambda path: SimpleNamespace(logits=lambda images: computed))
+    network = build_network(dataclasses.replace(run.model, name="resnet26"))
+    with pytest.raises(WrongExport, match=rf"exported x\.{kind} differs from the network by .* and was deleted"):
+        export_module._export(kind, network, images, logits, tmp_path / f"x.{kind}")
+    assert list(tmp_path.iterdir()) == []
+    computed = logits + np.array([[0, 1e-4]], np.float32)
+    difference = export_module._export(kind, network, images, logits, tmp_path / f"x.{kind}")
+    assert difference == pytest.approx(5e-5, rel=1e-2)
+    assert [path.name for path in tmp_path.iterdir()] == [f"x.{kind}"]
+
+
+@pytest.mark.parametrize(
+    ("change", "formats", "batch", "message"),
+    [
+        ([], ["onnz"], 1, r"--format 'onnz' is unknown; .* did you mean 'onnx'\?"),
+        ([], ["onnx", ""], 1, "--format '' is unknown"),
+        ([], ["onnx", "air"], 1, "AIR is made by MindSpore on an Ascend device, and this is CPU"),
+        ([], ["onnx"], 0, "--batch_size is 0 but takes at least 1"),
+        (["--model.num_classes", "11"], ["onnx"], 1, "does not fit this model: different: fc.weight"),
+        (["--model.image_size", "4"], ["onnx"], 1, "image_size must be at least 8"),
+        (["--output_dir", "FOLDER/best.ckpt/x"], ["onnx"], 1, "cannot create output folder .*Not a directory"),
+    ],
+    ids=["typo", "nothing", "air", "batch", "classes", "size", "folder"],
+)
+def test_refused_exports(run, tmp_path, change, formats, batch, message):
+    """What cannot be exported ends as one line before anything is written."""
+    folder = Path(run.output_dir)
+    change = [word.replace("FOLDER", str(folder)) for word in change]
+    config = load_config(folder / "config.yaml", ["--output_dir", str(tmp_path), *change])
+    with pytest.raises(UserError, match=message):
+        export_checkpoint(config, folder / "best.ckpt", formats, batch)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_network_is_not_exported(tmp_path):
+    """A checkpoint whose logits are not finite is refused: comparing with it would prove nothing."""
+    config = write_run(tmp_path, "--model.name", "resnet26")
+    network = build_network(config.model)
+    network.fc.bias.set_data(ms.Tensor(np.full(10, np.inf, np.float32)))
+    save_weights(tmp_path / "best.ckpt", network, {})
+    with pytest.raises(UserError, match=r"best\.ckpt gives logits that are not finite"):
+        export_checkpoint(config, tmp_path / "best.ckpt", ["onnx"])

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a user sees of the commands: mistakes end in one line and exit code 2."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = "config/acmix_resnet_digits.yaml"
+
+
+def run(*words):
+    return subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def refused(done, *named):
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    for word in named:
+        assert word in done.stderr
+    return True
+
+
+@pytest.mark.parametrize("target", ["GPU", "Ascend"])
+@pytest.mark.parametrize("script", [("train.py",), ("eval.py", "--checkpoint", "x.ckpt")])
+def test_a_device_that_is_not_there(script, target, tmp_path):
+    """The device is named, and the one to use instead; MindSpore's own pages of reasons stay away."""
+    import mindspore as ms
+
+    if ms.hal.is_available(target):
+        pytest.skip(f"this machine has a {target}")
+    done = run(*script, "--config", DIGITS, "--device_target", target, "--output_dir", tmp_path / "run")
+    assert refused(done, target, "--device_target CPU")
+
+
+def test_missing_data_folder(tmp_path):
+    """Named before anything is made of it."""
+    config = ["--config", DIGITS, "--data.name", "image_folder", "--data_dir", tmp_path / "nothing"]
+    assert refused(run("train.py", *config, "--output_dir", tmp_path / "run"), str(tmp_path / "nothing"))
+
+
+def test_an_image_size_that_cannot_work(tmp_path):
+    """The model says which sizes it takes; no training has begun."""
+    words = ["--model.image_size", "16", "--data.resize", "16", "--model.options.stem", "imagenet"]
+    done = run("train.py", "--config", DIGITS, *words, "--data_dir", tmp_path / "digits", "--output_dir", tmp_path)
+    assert refused(done, "image_size", "32")
+
+
+def test_benchmark_measures_side_by_side(tmp_path):
+    """The table's figures reach the JSON file: counted, positive, in the order asked for."""
+    words = ["--batch_size", 2, "--image_size", 32, "--rounds", 2, "--runs", 2, "--json", tmp_path / "b.json"]
+    done = run("scripts/benchmark.py", "resnet26", "resnet38", *words)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "b.json").read_text())
+    first, second = report["models"]
+    assert (first["model"], second["model"]) == ("resnet26", "resnet38")
+    assert first["parameters"] == 13_696_552
+    for row in (first, second):
+        measured = [value for key, value in row.items() if key != "model"]
+        assert len(measured) == 8 and all(value > 0 for value in measured)
+    assert "resnet38" in done.stdout and "(1.00x)" in done.stdout
+
+
+def test_benchmark_refuses_what_it_cannot_measure():
+    """A model it does not know, a number of runs that gives no median."""
+    assert refused(run("scripts/benchmark.py", "resnet27"), "resnet27", "resnet26")
+    assert refused(run("scripts/benchmark.py", "resnet26", "--runs", 0), "--runs")

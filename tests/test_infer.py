@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images are classified alike by every form of a model, and what cannot be used is refused in one line."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exported_run import CLASSES, write_images, write_run
+
+from src.data.transforms import load_image
+from src.deploy.card import card_path, read_card
+from src.deploy.classify import find_images, open_classifier
+from src.deploy.export import export_checkpoint
+from src.deploy.runtime import CheckpointModel
+from src.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run exported in both formats for three images at once; a plain network, which compiles soonest: its config."""
+    folder = tmp_path_factory.mktemp("run")
+    write_images(folder / "images")
+    config = write_run(folder, "--data_dir", str(folder / "images"), "--model.name", "resnet26")
+    export_checkpoint(config, folder / "best.ckpt", ["mindir", "onnx"], 3)
+    return config
+
+
+def exported(config, kind):
+    return Path(config.output_dir) / f"resnet26_32_b3.{kind}"
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    """Copies of the exported files with their descriptions, to be damaged."""
+    for kind in ("mindir", "onnx"):
+        for path in (exported(run, kind), card_path(exported(run, kind))):
+            shutil.copy(path, tmp_path / path.name)
+    return {kind: tmp_path / exported(run, kind).name for kind in ("mindir", "onnx")}
+
+
+def test_all_three_forms_classify_alike(run):
+    """ONNX, MindIR and checkpoint give every image the same probabilities, as softmax of evaluation's logits says."""
+    images = find_images(run.data.data_dir)
+    assert len(images) == 10  # no multiple of the batch: the last one is filled up
+    paths = [exported(run, "onnx"), exported(run, "mindir"), Path(run.output_dir, "best.ckpt")]
+    results = [list(open_classifier(path).classify(images, 4)) for path in paths]
+    model = CheckpointModel(paths[2], run.model)
+    for number, path in enumerate(images):
+        spec = read_card(paths[0])["preprocessing"]
+        logits = model.logits(load_image(path, spec)[None])[0].astype(float)
+        expected = np.exp(logits) / np.exp(logits).sum()
+        for result in results:
+            seen, best = result[number]
+            assert seen == path
+            assert [label for label, _ in best] == [CLASSES[k] for k in np.argsort(-expected)[:4]]
+            np.testing.assert_allclose([p for _, p in best], np.sort(expected)[::-1][:4], rtol=1e-4)
+
+
+def test_more_labels_than_there_are(run):
+    """A topk above the number of classes gives them all."""
+    ((_, best),) = open_classifier(exported(run, "onnx")).classify(find_images(run.data.data_dir)[:1], 99)
+    assert sorted(label for label, _ in best) == CLASSES
+    assert sum(probability for _, probability in best) == pytest.approx(1, abs=1e-5)
+
+
+def test_labels_may_be_edited(copied):
+    """Whoever wants other names for the classes writes them into the description."""
+    card = json.loads(card_path(copied["onnx"]).read_text())
+    card["labels"] = [name.upper() for name in CLASSES]
+    card_path(copied["onnx"]).write_text(json.dumps(card))
+    assert open_classifier(copied["onnx"]).labels[0] == "CLASS A"
+
+
+DAMAGE = {
+    "empty": lambda content: b"",
+    "truncated": lambda content: content[: len(content) // 2],
+    "random": lambda content: np.random.default_rng(0).bytes(len(content)),
+    "one bit": lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("kind", ["mindir", "onnx"])
+def test_damaged_models_are_refused(copied, kind, damage):
+    """A model file that is not the one described is refused before a library can crash on it."""
+    path = copied[kind]
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    with pytest.raises(UserError, match=rf"b3\.{kind} is not the file that .*\.json describes"):
+        open_classifier(path)
+
+
+def test_missing_models_are_refused(copied, tmp_path):
+    """Missing files, unknown kinds and what goes with another kind are each named."""
+
+    def refused(message, *arguments):
+        with pytest.raises(UserError, match=message):
+            open_classifier(*arguments)
+
+    refused(r"cannot read model nowhere\.onnx: No such file", "nowhere.onnx")
+    refused(
+        r"cannot read model .*d\.mindir: Is a directory", tmp_path.joinpath("d.mindir").mkdir() or tmp_path / "d.mindir"
+    )
+    refused(r"model\.pb is of no known kind; it takes a \.onnx", "model.pb")
+    refused("--config goes with a .ckpt only", copied["onnx"], "config.yaml")
+    refused(r"there is no .*config\.yaml; give the configuration", tmp_path / "best.ckpt")
+    refused("onnxruntime has no CANNExecutionProvider; .*--device_target CPU", copied["onnx"], None, "Ascend")
+    refused("no usable Ascend device", copied["mindir"], None, "Ascend")
+    card_path(copied["onnx"]).unlink()
+    refused(r"cannot read .*\.onnx\.json \(No such file.*copy it too", copied["onnx"])
+
+
+def test_damaged_checkpoint_is_refused(run, tmp_path):
+    """A truncated checkpoint, and a configuration of another model, are refused in one line."""
+    folder = Path(run.output_dir)
+    (tmp_path / "best.ckpt").write_bytes((folder / "best.ckpt").read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"best\.ckpt is damaged or incomplete"):
+        open_classifier(tmp_path / "best.ckpt", folder / "config.yaml")
+    with pytest.raises(UserError, match="does not fit this model"):
+        open_classifier(folder / "best.ckpt", ROOT / "config" / "resnet50_imagenet.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda card: "{", "is not JSON"),
+        (lambda card: "\xff", "is not JSON"),
+        (lambda card: [card], "holds no JSON object"),
+        (lambda card: {k: v for k, v in card.items() if k != "labels"}, "labels is missing or no list"),
+        (lambda card: {**card, "sha256": 1}, "sha256 is missing or no str"),
+        (lambda card: {**card, "preprocessing": {}}, "preprocessing cannot be used"),
+        (lambda card: with_spec(card, resize="36"), "preprocessing cannot be used"),
+        (lambda card: with_spec(card, mean=[0.3] * 3, std=[0.3] * 3), r"preprocessing\.mean has 3 numbers for 1 ch"),
+        (lambda card: with_spec(card, image_size=28), r"input\.shape is \[3, 1, 32, 32\] but .* \[1, 28, 28\]"),
+        (lambda card: {**card, "input": {}}, r"input\.shape is None"),
+        (lambda card: {**card, "labels": ["a"]}, r"output\.shape is \[3, 10\] but there are 3 images and 1 labels"),
+    ],
+)
+def test_bad_descriptions_are_refused(copied, change, message):
+    """A description that is no JSON, lacks something or contradicts itself is named with what is wrong."""
+    path = card_path(copied["onnx"])
+    changed = change(json.loads(path.read_text()))
+    path.write_bytes(changed.encode("latin-1") if isinstance(changed, str) else json.dumps(changed).encode())
+    with pytest.raises(UserError, match=rf"\.onnx\.json.*{message}"):
+        open_classifier(copied["onnx"])
+
+
+def with_spec(card, **changes):
+    return {**card, "preprocessing": {**card["preprocessing"], **changes}}
+
+
+def test_finding_images(tmp_path):
+    """A folder gives its images at any depth, in order; none, or no such path, is refused."""
+    for name in ("b/2.PNG", "a.jpeg", "b/c/1.bmp", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)] == ["a.jpeg", "b/2.PNG", "b/c/1.bmp"]
+    assert find_images(tmp_path / "b" / "notes.txt") == [tmp_path / "b" / "notes.txt"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty has no image \(\.jpeg"):
+        find_images(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"there is no image or folder .*nowhere"):
+        find_images(tmp_path / "nowhere")
+
+
+def call(script, *arguments):
+    """Run an entry script; return its exit code and what it prints to the two streams."""
+    words = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_scripts(run, tmp_path):
+    """`export.py` and `infer.py` do the whole way from the command line and report it on standard output alone."""
+    folder = Path(run.output_dir)
+    arguments = ["--config", folder / "config.yaml", "--checkpoint", folder / "best.ckpt", "--output_dir", tmp_path]
+    code, out, _ = call("export.py", *arguments, "--format", "onnx", "--batch_size", "1")
+    assert code == 0
+    model = tmp_path / "resnet26_32_b1.onnx"
+    assert out.startswith(f"{model}: ") and len(out.splitlines()) == 1
+    images = Path(run.data.data_dir)
+    code, out, _ = call("infer.py", "--model", model, "--image", images, "--topk", "2", "--json")
+    assert code == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    expected = [
+        {"image": str(path), "topk": [{"label": label, "probability": pytest.approx(p, rel=1e-4)} for label, p in best]}
+        for path, best in open_classifier(exported(run, "onnx")).classify(find_images(images), 2)
+    ]
+    assert lines == expected
+    first = expected[0]["topk"]
+    code, out, _ = call("infer.py", "--model", model, "--image", images, "--topk", "2")
+    table = out.splitlines()
+    assert code == 0 and len(table) == 21 and table[0].split() == ["image", "label", "probability"]
+    assert table[1].startswith(expected[0]["image"]) and first[0]["label"] in table[1] and first[1]["label"] in table[2]
+
+
+def test_mistakes_end_in_one_line(run, tmp_path):
+    """From the command line, too, a mistake is one line on standard error and exit code 2."""
+    folder = Path(run.output_dir)
+    arguments = ["--config", folder / "config.yaml", "--checkpoint", folder / "best.ckpt", "--output_dir", tmp_path]
+    (tmp_path / "x.png").write_bytes(b"text")
+    for script, words, message in (
+        ("export.py", [*arguments, "--format", "onnx,air"], "error: AIR is made by"),
+        ("export.py", [*arguments, "--checkpoint", "nowhere.ckpt"], "error: no checkpoint nowhere.ckpt"),
+        ("infer.py", ["--model", exported(run, "onnx"), "--image", tmp_path / "x.png"], "error: image"),
+        ("infer.py", ["--model", "x.onnx", "--image", "x.png", "--topk", "0"], "error: --topk is 0"),
+    ):
+        code, _, err = call(script, *words)
+        assert code == 2 and err.startswith(message) and len(err.splitlines()) == 1
