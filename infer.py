@@ -21,9 +21,14 @@ def main():
         raise UserError(f"--topk is {arguments.topk} but takes at least 1")
 
     # MindSpore takes seconds to load.
+    from src.config import DeviceConfig
     from src.deploy.classify import find_images, open_classifier
+    from src.device import setup_device
 
     images = find_images(arguments.image)
+    # onnxruntime has devices of its own; MindSpore need not have them.
+    if not arguments.model.endswith(".onnx"):
+        setup_device(DeviceConfig(target=arguments.device_target))
     classifier = open_classifier(arguments.model, arguments.config, arguments.device_target)
     show = _json_line if arguments.json else _table_rows(images, classifier.labels)
     for path, best in classifier.classify(images, arguments.topk):

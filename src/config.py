@@ -60,7 +60,6 @@ class OptimizerConfig:
     lr_batch: int = key(256, "images a step, over all devices, that lr is meant for; 0: lr as given", at_least(0))
     momentum: float = key(0.9, "momentum", below(0, 1))
     weight_decay: float = key(1e-4, "weight decay of weights (not of norms, biases, alpha, beta)", at_least(0))
-    nesterov: bool = key(False, "Nesterov's momentum")
 
 
 @dataclasses.dataclass(frozen=True)

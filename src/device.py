@@ -51,7 +51,7 @@ def setup_device(config):
         ) from error
     finally:
         logging.disable(logging.NOTSET)
-    if not _is_launched_as_worker():
+    if not _is_part_of_a_job():
         return World()
     init()
     world = World(get_rank(), get_group_size())
@@ -61,6 +61,6 @@ def setup_device(config):
     return world
 
 
-def _is_launched_as_worker():
-    launched_by_msrun = os.environ.get("MS_ROLE") == "MS_WORKER"
-    return launched_by_msrun or "OMPI_COMM_WORLD_SIZE" in os.environ or "RANK_TABLE_FILE" in os.environ
+def _is_part_of_a_job():
+    # MS_ROLE: of msrun, whose scheduler runs the script too and serves the workers from inside `init()`.
+    return any(name in os.environ for name in ("MS_ROLE", "OMPI_COMM_WORLD_SIZE", "RANK_TABLE_FILE"))

@@ -28,7 +28,7 @@ def write_run(folder, *overrides):
         # Freshly initialised logits are all bias: no test of what comes before them.
         values = rng.standard_normal(parameter.shape) / 10
         if parameter.ndim > 1:
-            values *= 10 * np.sqrt(2 / np.prod(parameter.shape[1:]))
+            values *= 10 / np.sqrt(np.prod(parameter.shape[1:]))
         elif parameter.name.endswith(("gamma", "moving_variance", "alpha")):
             values = rng.uniform(0.5, 1.5, parameter.shape)
         if not parameter.name.endswith("shift.weight"):

@@ -95,7 +95,6 @@ def test_numbers_as_people_write_them(write):
         ("optimizer: {lr: -0.1}", ["optimizer.lr is -0.1", "at least 0"]),
         ("optimizer: {lr: .nan}", ["optimizer.lr is nan", "a number"]),
         ("optimizer: {lr: 1e999}", ["optimizer.lr is inf", "a number"]),
-        ("optimizer: {nesterov: 1}", ["optimizer.nesterov is 1", "true or false"]),
         ("scheduler: {warmup_epochs: 200}", ["scheduler.warmup_epochs is 200", "train.epochs, 100"]),
         ("device: {target: gpu}", ["device.target is 'gpu'", "one of CPU, GPU, Ascend"]),
         ("train: {seed: -1}", ["train.seed is -1", "from 0"]),
@@ -209,6 +208,6 @@ def test_imagenet_recipe(depth):
     assert (config.model.num_classes, config.model.image_size) == (1000, 224)
     optimizer, scheduler = config.optimizer, config.scheduler
     assert (optimizer.name, optimizer.lr, optimizer.lr_batch) == ("momentum", 0.1, 256)
-    assert (optimizer.momentum, optimizer.weight_decay, optimizer.nesterov) == (0.9, 1e-4, False)
+    assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 1e-4)
     assert (scheduler.name, scheduler.warmup_epochs, scheduler.min_lr) == ("cosine", 5, 0)
     assert (config.loss.label_smoothing, config.train.epochs) == (0.1, 100)

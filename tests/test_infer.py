@@ -110,7 +110,6 @@ def test_missing_models_are_refused(copied, tmp_path):
     refused("--config goes with a .ckpt only", copied["onnx"], "config.yaml")
     refused(r"there is no .*config\.yaml; give the configuration", tmp_path / "best.ckpt")
     refused("onnxruntime has no CANNExecutionProvider; .*--device_target CPU", copied["onnx"], None, "Ascend")
-    refused("no usable Ascend device", copied["mindir"], None, "Ascend")
     card_path(copied["onnx"]).unlink()
     refused(r"cannot read .*\.onnx\.json \(No such file.*copy it too", copied["onnx"])
 
@@ -208,6 +207,11 @@ def test_mistakes_end_in_one_line(run, tmp_path):
         ("export.py", [*arguments, "--format", "onnx,air"], "error: AIR is made by"),
         ("export.py", [*arguments, "--checkpoint", "nowhere.ckpt"], "error: no checkpoint nowhere.ckpt"),
         ("infer.py", ["--model", exported(run, "onnx"), "--image", tmp_path / "x.png"], "error: image"),
+        (
+            "infer.py",
+            ["--model", exported(run, "mindir"), "--image", run.data.data_dir, "--device_target", "Ascend"],
+            "error: no usable Ascend device",
+        ),
         ("infer.py", ["--model", "x.onnx", "--image", "x.png", "--topk", "0"], "error: --topk is 0"),
     ):
         code, _, err = call(script, *words)

@@ -142,7 +142,7 @@ def test_resumed_training_equals_an_unbroken_one(config, tmp_path, monkeypatch, 
         return create_dataset(*arguments)
 
     monkeypatch.setattr(trainer, "create_dataset", recorded)
-    result = trainer.train(config, World(), resume="auto")
+    result = trainer.train(config, World(), resume=f"{config.output_dir}/../run/last.ckpt")
     # Epoch 0 only counts the steps; each epoch has an order of its own.
     assert epochs == [0, 3, 4]
     assert "after epoch 2" in capsys.readouterr().err
@@ -150,7 +150,9 @@ def test_resumed_training_equals_an_unbroken_one(config, tmp_path, monkeypatch, 
     assert {"conv.weight", "norm.moving_mean", "optimizer.global_step", "optimizer.moments.fc.bias"} <= {*whole_weights}
     for name, value in whole_weights.items():
         np.testing.assert_array_equal(resumed_weights[name], value, err_msg=name)
-    for ours, other in zip(*(read_metrics(Path(c.output_dir) / "metrics.jsonl") for c in (whole, config))):
+    whole_lines, resumed_lines = (read_metrics(Path(c.output_dir) / "metrics.jsonl") for c in (whole, config))
+    assert len(whole_lines) == len(resumed_lines) == 4 * (3 + 1)
+    for ours, other in zip(whole_lines, resumed_lines):
         # The speed differs of course, and a reported loss in its last bit: MindSpore tries thread counts as it runs.
         loss = pytest.approx(ours["loss"], rel=1e-6)
         assert {**other, "images_per_s": None} == {**ours, "images_per_s": None, "loss": loss}

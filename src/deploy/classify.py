@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from src.config import DeviceConfig, load_config
+from src.config import load_config
 from src.data.image_folder import IMAGE_TYPES
 from src.data.transforms import load_image, preprocessing
 from src.deploy.card import class_labels, read_card
 from src.deploy.runtime import CheckpointModel, MindirModel, OnnxModel
-from src.device import setup_device
 from src.errors import UserError
 
 
@@ -50,38 +49,33 @@ def softmax(logits):
 
 
 def open_classifier(path, config_path=None, device="CPU"):
-    """Return the `Classifier` of a model file.
+    """Return the `Classifier` of a model file; MindSpore's kinds run on the device that is set up.
 
     Args:
         path: `.onnx` or `.mindir` with its description beside it, or the `.ckpt` of a training.
         config_path: for a checkpoint, the YAML file of its training; None: the config.yaml beside it.
-        device (str): "CPU", "GPU" or "Ascend".
+        device (str): where onnxruntime runs an ONNX file: "CPU", "GPU" or "Ascend".
 
     Raises:
-        UserError: a file is missing, damaged or of the wrong kind, or the device cannot be used.
+        UserError: a file is missing, damaged or of the wrong kind, or onnxruntime cannot use the device.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".mindir", ".ckpt"):
         raise UserError(f"--model {path} is of no known kind; it takes a .onnx, .mindir or .ckpt file")
     if path.suffix == ".ckpt":
-        return _of_checkpoint(path, config_path, device)
+        return _of_checkpoint(path, config_path)
     if config_path:
         raise UserError(f"--config goes with a .ckpt only; {path.name} has its own description beside it: leave it out")
     card = read_card(path)
-    if path.suffix == ".onnx":
-        model = OnnxModel(path, device)
-    else:
-        setup_device(DeviceConfig(target=device))
-        model = MindirModel(path)
+    model = OnnxModel(path, device) if path.suffix == ".onnx" else MindirModel(path)
     return Classifier(model, card["input"]["shape"][0], card["preprocessing"], card["labels"])
 
 
-def _of_checkpoint(path, config_path, device):
+def _of_checkpoint(path, config_path):
     beside = path.with_name("config.yaml")
     if not config_path and not beside.is_file():
         raise UserError(f"there is no {beside}; give the configuration of the training with --config")
     config = load_config(config_path or beside)
-    setup_device(DeviceConfig(target=device))
     model = CheckpointModel(path, config.model)
     spec = preprocessing(config.data, config.model.image_size, config.model.in_channels)
     return Classifier(model, 1, spec, class_labels(config, model.meta))

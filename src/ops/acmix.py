@@ -24,7 +24,7 @@ PATHS = ("both", "attention", "convolution")
 
 
 class ConvolutionPath(nn.Cell):
-    """Stage II of the convolution: a linear layer over the 3N projected maps, then shift and sum (paper, equation 11).
+    """Stage II of the convolution: a linear layer over the 3N projected maps, then shift and sum (paper, section 4.2).
 
     The i-th channels of all 3N heads together form slot i. The linear layer `fc`, shared by the d slots, turns the 3N
     maps of a slot into k*k, and the shift sums those into the N outputs of the slot: output channels come slot by slot.

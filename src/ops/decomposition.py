@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A k x k convolution written as 1x1 convolutions, shifts and a sum (paper, section 3.1, equations 4 to 7)."""
+"""A k x k convolution written as 1x1 convolutions, shifts and a sum (paper, section 3.1)."""
 
 from mindspore import ops
 

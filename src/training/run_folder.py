@@ -41,7 +41,9 @@ class RunFolder:
         """Return the checkpoint that `resume` (None, "auto" or a path, see `trainer.train`) means, or None."""
         if resume == "auto":
             return self.last if self.last.exists() else None
-        return Path(resume) if resume else None
+        if not resume:
+            return None
+        return self.last if Path(resume).resolve() == self.last.resolve() else Path(resume)
 
     def set_earlier_run_aside(self):
         """Move the files of an earlier run to `previous-N`: starting anew by mistake must not cost days of training.

@@ -47,7 +47,7 @@ def train(config, world, resume=None):
     if world.rank == 0:
         folder.prepare()
     checkpoint = folder.checkpoint_to_resume(resume)
-    check_image_folder(config.data, config.model.num_classes, ("train", "val"))
+    classes = check_image_folder(config.data, config.model.num_classes, ("train", "val"))
     ms.set_seed(config.train.seed)
     network = build_network(config.model)
     steps_per_epoch = _images(config, world, "train").get_dataset_size()
@@ -74,7 +74,8 @@ def train(config, world, resume=None):
         is_best = best_top1 > state["best_top1"]
         state = {"epoch": epoch, "step": epoch * steps_per_epoch, "best_top1": best_top1, **result}
         if world.rank == 0:
-            meta = {**state, "model": dataclasses.asdict(config.model), "steps_per_epoch": steps_per_epoch}
+            model = dataclasses.asdict(config.model)
+            meta = {**state, "model": model, "classes": classes, "steps_per_epoch": steps_per_epoch}
             # The best first: a kill between the two repeats the epoch instead of losing it.
             if is_best:
                 save_weights(folder.best, network, meta)
