@@ -118,9 +118,9 @@ launch_workers() { # WORKERS LOG_DIR SCRIPT [WORDS...]
     trap 'stop_job 143' TERM
     wait "$job" && return
     local status=$?
-    # msrun ends with 1 whatever its workers ended with; what the caller can mend is 2 here as everywhere.
-    grep -shm 1 '^error: ' "$log_dir"/worker_*.log | head -n 1 >&2 && status=2
     echo "the job has failed; its logs are in $log_dir" >&2
+    # msrun ends with 1 whatever its workers ended with; what the caller can mend is 2 here as everywhere.
+    grep -shm 1 '^error: ' "$log_dir"/worker_*.log | head -n 1 >&2 && exit 2
     exit "$status"
 }
 

@@ -139,6 +139,7 @@ def test_damaged_checkpoint_is_refused(run, tmp_path):
         (lambda card: {**card, "input": {}}, r"input\.shape is None"),
         (lambda card: {**card, "labels": ["a"]}, r"output\.shape is \[3, 10\] but there are 3 images and 1 labels"),
     ],
+    ids=["cut", "encoding", "list", "labels", "sha256", "empty", "resize", "mean", "size", "input", "count"],
 )
 def test_bad_descriptions_are_refused(copied, change, message):
     """A description that is no JSON, lacks something or contradicts itself is named with what is wrong."""
@@ -167,9 +168,9 @@ def test_finding_images(tmp_path):
         find_images(tmp_path / "nowhere")
 
 
-def call(script, *arguments):
-    """Run an entry script; return its exit code and what it prints to the two streams."""
-    words = [sys.executable, str(ROOT / script), *map(str, arguments)]
+def call(*arguments):
+    """Run Python in the root folder; return its exit code and what it prints to the two streams."""
+    words = [sys.executable, *map(str, arguments)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=120)
     return done.returncode, done.stdout, done.stderr
 
@@ -191,11 +192,12 @@ def test_the_scripts(run, tmp_path):
         for path, best in open_classifier(exported(run, "onnx")).classify(find_images(images), 2)
     ]
     assert lines == expected
-    first = expected[0]["topk"]
     code, out, _ = call("infer.py", "--model", model, "--image", images, "--topk", "2")
-    table = out.splitlines()
-    assert code == 0 and len(table) == 21 and table[0].split() == ["image", "label", "probability"]
-    assert table[1].startswith(expected[0]["image"]) and first[0]["label"] in table[1] and first[1]["label"] in table[2]
+    head, *rows = out.splitlines()
+    assert code == 0 and head.split() == ["image", "label", "probability"] and len(rows) == 2 * len(lines)
+    for row, best in zip(rows, [best for line in lines for best in line["topk"]]):
+        assert f"{best['label']}  " in row and row.endswith(f"{100 * best['probability']:.2f} %")
+    assert rows[0].startswith(lines[0]["image"])
 
 
 def test_mistakes_end_in_one_line(run, tmp_path):
@@ -216,3 +218,14 @@ def test_mistakes_end_in_one_line(run, tmp_path):
     ):
         code, _, err = call(script, *words)
         assert code == 2 and err.startswith(message) and len(err.splitlines()) == 1
+
+
+def test_a_wrong_export_is_no_mistake_of_the_user(run, tmp_path):
+    """It ends as one line and exit code 1."""
+    folder = Path(run.output_dir)
+    strict = "import src.deploy.export as export; export.TOLERANCE = -1; from export import main; main()"
+    code, _, err = call(
+        "-c", strict, "--config", folder / "config.yaml", "--checkpoint", folder / "best.ckpt", "--output_dir", tmp_path
+    )
+    assert code == 1 and err.startswith("error: the exported resnet26_32_b1.mindir differs")
+    assert len(err.splitlines()) == 1 and list(tmp_path.iterdir()) == []

@@ -17,39 +17,86 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from src.ops.gather_rows import GatherRows
-from src.ops.shift import SHIFTS, ShiftSum
+from src.ops.shift import ShiftSum
 from src.ops.sliding_window import SlidingWindowAttention
 
 PATHS = ("both", "attention", "convolution")
 
 
 class ConvolutionPath(nn.Cell):
-    """Stage II of the convolution: a linear layer over the 3N projected maps, then shift and sum (paper, section 4.2).
+    """Stage II of the convolution: a linear layer over the projected maps, then shift and sum (paper, section 4.2).
 
-    The i-th channels of all 3N heads together form slot i. The linear layer `fc`, shared by the d slots, turns the 3N
-    maps of a slot into k*k, and the shift sums those into the N outputs of the slot: output channels come slot by slot.
+    The projection is cut into pieces of d channels each: the heads of query, key and value, 3N of them. The i-th
+    channels of all pieces together form slot i. The linear layer `fc`, shared by the d slots, turns the maps of a slot
+    into k*k, and the shift sums those into the C / d outputs of the slot: output channels come slot by slot.
 
-    Inputs: qkv (B, 3C, H, W), head by head. Outputs: (B, C, ceil(H / stride), ceil(W / stride)).
+    Args:
+        pieces (int): 3N for N heads.
+        slots (int): d.
+        channels (int): C.
+        kernel, stride, dilation (int), shift (str): of the shift, see `ShiftSum`.
+        has_bias (bool): whether `fc` has a bias.
+
+    Inputs: (B, pieces * d, H, W), piece by piece. Outputs: (B, C, ceil(H / stride), ceil(W / stride)).
     """
 
-    def __init__(self, channels, heads=4, kernel=3, stride=1, dilation=1, shift="learnable"):
+    def __init__(self, pieces, slots, channels, kernel=3, stride=1, dilation=1, shift="learnable", has_bias=False):
         super().__init__()
-        self.pieces, self.slots, self.taps = 3 * heads, channels // heads, kernel * kernel
-        self.fc = nn.Conv2d(self.pieces, self.taps, 1)
-        self.shift = ShiftSum(channels, self.slots, kernel, stride, dilation, shift)
-        tap_by_tap = np.arange(self.taps * self.slots, dtype=np.int32).reshape(self.taps, self.slots)
+        self.pieces, self.slots, self.taps = pieces, slots, kernel * kernel
+        self.fc = nn.Conv2d(pieces, self.taps, 1, has_bias=has_bias)
+        self.shift = ShiftSum(channels, slots, kernel, stride, dilation, shift)
+        tap_by_tap = np.arange(self.taps * slots, dtype=np.int32).reshape(self.taps, slots)
         self.slot_by_slot, self.back = Tensor(tap_by_tap.T.reshape(-1)), Tensor(np.argsort(tap_by_tap.T.reshape(1, -1)))
         self.gather = GatherRows()
 
-    def construct(self, qkv):
-        batch, _, height, width = qkv.shape
-        maps = self.fc(qkv.reshape(batch, self.pieces, self.slots * height, width))
+    def construct(self, maps):
+        batch, _, height, width = maps.shape
+        maps = self.fc(maps.reshape(batch, self.pieces, self.slots * height, width))
         maps = self.gather(maps.reshape(batch, -1, height * width), self.slot_by_slot, self.back)
         return self.shift(maps.reshape(batch, -1, height, width))
 
 
-class ACmix(nn.Cell):
-    """The ACmix operator, in place of an `nn.Conv2d` of the same channels, stride and dilation.
+class Mix(nn.Cell):
+    """One projection, two uses: alpha * attention(qkv(x)) + beta * convolution(qkv(x)) (paper, section 4.2).
+
+    The idea does not depend on the form of attention (section 4.5): any Cell that makes an output of the projection
+    will do. With one path alone there is no alpha and no beta.
+
+    Args:
+        qkv (nn.Cell): stage I, x -> query, key and value on one grid (B, pieces * d, H, W).
+        attention (nn.Cell): stage II of attention, (B, pieces * d, H, W) -> (B, C, H', W').
+        convolution (nn.Cell): stage II of the convolution, likewise.
+        paths (str): "both", "attention" or "convolution"; the Cell of the other path is not kept.
+
+    Raises:
+        ValueError: an unknown `paths`.
+    """
+
+    def __init__(self, qkv, attention, convolution, paths="both"):
+        super().__init__()
+        if paths not in PATHS:
+            raise ValueError(f"ACmix paths must be one of {', '.join(PATHS)}, got {paths!r}")
+        self.qkv = qkv
+        self.has_attention, self.has_convolution = paths != "convolution", paths != "attention"
+        if self.has_attention:
+            self.attention = attention
+        if self.has_convolution:
+            self.convolution = convolution
+        if paths == "both":
+            self.alpha = Parameter(Tensor([0.5]), name="alpha")
+            self.beta = Parameter(Tensor([0.5]), name="beta")
+
+    def construct(self, x):
+        qkv = self.qkv(x)
+        if not self.has_convolution:
+            return self.attention(qkv)
+        if not self.has_attention:
+            return self.convolution(qkv)
+        return self.alpha * self.attention(qkv) + self.beta * self.convolution(qkv)
+
+
+class ACmix(Mix):
+    """ACmix with sliding-window attention, in place of an `nn.Conv2d` of the same channels, stride and dilation.
 
     Args:
         in_channels (int): channels of the input.
@@ -59,7 +106,7 @@ class ACmix(nn.Cell):
         kernel_conv (int): k of the convolution, odd.
         stride (int): step of both paths.
         dilation (int): spacing of the pixels in the attention window and of the shifts.
-        paths (str): "both", or only "attention" or "convolution" (then without alpha and beta).
+        paths (str): "both", or only "attention" or "convolution".
         shift (str): "learnable" (a grouped convolution that starts as the shifts), "fixed" (the same, frozen) or
             "slice" (tensor slices).
 
@@ -85,28 +132,17 @@ class ACmix(nn.Cell):
         paths="both",
         shift="learnable",
     ):
-        super().__init__()
-        _check(in_channels, out_channels, kernel_att, heads, kernel_conv, stride, dilation, paths, shift)
-        self.qkv = nn.Conv2d(in_channels, 3 * out_channels, 1, has_bias=True)
-        self.has_attention, self.has_convolution = paths != "convolution", paths != "attention"
-        if self.has_attention:
-            self.attention = SlidingWindowAttention(out_channels, heads, kernel_att, stride, dilation)
-        if self.has_convolution:
-            self.convolution = ConvolutionPath(out_channels, heads, kernel_conv, stride, dilation, shift)
-        if paths == "both":
-            self.alpha = Parameter(Tensor([0.5]), name="alpha")
-            self.beta = Parameter(Tensor([0.5]), name="beta")
-
-    def construct(self, x):
-        qkv = self.qkv(x)
-        if not self.has_convolution:
-            return self.attention(qkv)
-        if not self.has_attention:
-            return self.convolution(qkv)
-        return self.alpha * self.attention(qkv) + self.beta * self.convolution(qkv)
+        _check(in_channels, out_channels, kernel_att, heads, kernel_conv, stride, dilation)
+        slots = out_channels // heads
+        super().__init__(
+            nn.Conv2d(in_channels, 3 * out_channels, 1, has_bias=True),
+            SlidingWindowAttention(out_channels, heads, kernel_att, stride, dilation),
+            ConvolutionPath(3 * heads, slots, out_channels, kernel_conv, stride, dilation, shift),
+            paths,
+        )
 
 
-def _check(in_channels, out_channels, kernel_att, heads, kernel_conv, stride, dilation, paths, shift):
+def _check(in_channels, out_channels, kernel_att, heads, kernel_conv, stride, dilation):
     numbers = {
         "in_channels": in_channels,
         "out_channels": out_channels,
@@ -124,7 +160,3 @@ def _check(in_channels, out_channels, kernel_att, heads, kernel_conv, stride, di
     for name in ("kernel_att", "kernel_conv"):
         if numbers[name] % 2 == 0:
             raise ValueError(f"ACmix {name} must be odd so that a window has a centre, got {numbers[name]}")
-    if paths not in PATHS:
-        raise ValueError(f"ACmix paths must be one of {', '.join(PATHS)}, got {paths!r}")
-    if shift not in SHIFTS:
-        raise ValueError(f"ACmix shift must be one of {', '.join(SHIFTS)}, got {shift!r}")

@@ -55,6 +55,8 @@ class ShiftSum(nn.Cell):
 
     def __init__(self, channels, groups, kernel=3, stride=1, dilation=1, shift="learnable"):
         super().__init__()
+        if shift not in SHIFTS:
+            raise ValueError(f"ACmix shift must be one of {', '.join(SHIFTS)}, got {shift!r}")
         self.channels, self.groups, self.kernel, self.stride, self.dilation = channels, groups, kernel, stride, dilation
         self.by_slices = shift == "slice"
         if not self.by_slices:

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shell scripts: what they accept, and the command each ends in."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from shell import ROOT, SCRIPTS, bash, commands, program, refused, working_directory
+
+DEVICES = {"ascend": "Ascend", "gpu": "GPU", "cpu": "CPU"}
+PER_DEVICE = ("run_standalone_train", "run_distribute_train", "run_eval")
+LAUNCHERS = [f"{kind}_{device}.sh" for kind in PER_DEVICE for device in DEVICES]
+LAUNCHERS += ["run_export.sh", "run_infer_onnx.sh"]
+
+
+@pytest.fixture
+def here(tmp_path):
+    return working_directory(tmp_path)
+
+
+ALL = sorted([*SCRIPTS.glob("*.sh"), ROOT / ".ci" / "run"])
+
+
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
+def test_is_clean(script):
+    """Protects each script from a syntax error, a path of one machine, a lost licence line or executable bit."""
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+    text = script.read_text()
+    assert "SPDX-License-Identifier: Apache-2.0" in text
+    assert str(ROOT) not in text
+    assert str(Path.home()) + "/" not in text
+    assert os.access(script, os.X_OK) == (script.name != "common.sh")
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_usage(name):
+    """Protects the launchers' names and their usage: exit code 2 without arguments, 0 where it was asked for."""
+    process = bash(SCRIPTS / name)
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.startswith(f"usage: bash scripts/{name} ")
+    asked = bash(SCRIPTS / name, "--help")
+    assert (asked.returncode, asked.stdout, asked.stderr) == (0, process.stderr, "")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_launch_lines(here, device):
+    """Protects what each launcher runs, from any working directory: script, device, data folder, overrides."""
+    python = here / "bin" / "python"
+
+    def line(name, *arguments):
+        process = bash(SCRIPTS / name, *arguments, cwd=here, ACMIX_PYTHON=python, DRY_RUN=1, MASTER_PORT=12345)
+        assert (process.returncode, process.stdout) == (0, ""), process.stderr
+        (command,) = commands(process)
+        return command
+
+    common = f"--config c.yaml --device_target {DEVICES[device]}"
+    train = f"run_standalone_train_{device}.sh"
+    assert line(train, "c.yaml") == f"{python} {ROOT}/train.py {common}"
+    assert line(train, "c.yaml", "my data") == rf"{python} {ROOT}/train.py {common} --data_dir my\ data"
+    overridden = line(train, "c.yaml", "--resume", "auto", "--train.seed=3")
+    assert overridden == f"{python} {ROOT}/train.py {common} --resume auto --train.seed=3"
+
+    evaluated = line(f"run_eval_{device}.sh", "c.yaml", "best.ckpt", "d", "--data.batch_size", 8)
+    expected = f"{python} {ROOT}/eval.py --checkpoint best.ckpt {common} --data_dir d --data.batch_size 8"
+    assert evaluated == expected
+
+    distributed = line(f"run_distribute_train_{device}.sh", 8, "c.yaml", "d", "--resume", "auto")
+    msrun, script = distributed.split(f" {ROOT}/")
+    assert script == f"train.py {common} --data_dir d --resume auto"
+    assert msrun.split() == [
+        f"{here}/bin/msrun",
+        *("--worker_num=8", "--local_worker_num=8", "--master_port=12345"),
+        *(msrun.split()[4], "--join=True", "--tail_worker_log=0"),
+    ]
+    assert re.fullmatch(r"--log_dir=logs/c-\d{8}-\d{6}", msrun.split()[4])
+    assert not (here / "logs").exists()
+
+
+def test_launch_lines_of_export_and_infer(here):
+    """Protects the two launchers that need no device."""
+    python = here / "bin" / "python"
+    environment = {"cwd": here, "ACMIX_PYTHON": python, "DRY_RUN": 1}
+    exported = bash(SCRIPTS / "run_export.sh", "c.yaml", "best.ckpt", "onnx", "--batch_size", 2, **environment)
+    expected = f"{python} {ROOT}/export.py --config c.yaml --checkpoint best.ckpt --format onnx --batch_size 2"
+    assert commands(exported) == [expected]
+    inferred = bash(SCRIPTS / "run_infer_onnx.sh", "m.onnx", "a.png", "--topk", 3, **environment)
+    assert commands(inferred) == [f"{python} {ROOT}/infer.py --model m.onnx --image a.png --topk 3"]
+
+
+def test_a_launcher_ends_as_its_command(here):
+    """Protects the exit code of a single process, and standard output, on which eval.py's last line is JSON."""
+    python = program(here / "bin" / "python", 'echo "$# words"; exit 7')
+    process = bash(SCRIPTS / "run_eval_cpu.sh", "c.yaml", "best.ckpt", cwd=here, ACMIX_PYTHON=python)
+    assert (process.returncode, process.stdout) == (7, "7 words\n")
+
+
+@pytest.mark.parametrize("number", ["two", "0", "-1", "1.5", "08", ""])
+def test_device_num(here, number):
+    """A DEVICE_NUM that is no number of workers is refused, before anything is installed or started."""
+    refused(bash(SCRIPTS / "run_distribute_train_ascend.sh", number, "c.yaml", cwd=here), "DEVICE_NUM", number)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("run_standalone_train_gpu.sh", ["x.yaml"], ["CONFIG x.yaml"]),
+        ("run_standalone_train_gpu.sh", ["bin"], ["CONFIG bin"]),
+        ("run_standalone_train_cpu.sh", ["c.yaml", "d", "e"], ["'e'"]),
+        ("run_distribute_train_cpu.sh", ["2", "x.yaml"], ["CONFIG x.yaml"]),
+        ("run_distribute_train_cpu.sh", ["2", "c.yaml", "d", "e"], ["'e'"]),
+        ("run_eval_ascend.sh", ["c.yaml", "x.ckpt"], ["CHECKPOINT x.ckpt"]),
+        ("run_eval_ascend.sh", ["x.yaml", "best.ckpt"], ["CONFIG x.yaml"]),
+        ("run_export.sh", ["x.yaml", "best.ckpt", "onnx"], ["CONFIG x.yaml"]),
+        ("run_export.sh", ["c.yaml", "x.ckpt", "onnx"], ["CHECKPOINT x.ckpt"]),
+        ("run_infer_onnx.sh", ["x.onnx", "a.png"], ["MODEL x.onnx"]),
+        ("run_infer_onnx.sh", ["m.onnx", "x.png"], ["IMAGE x.png"]),
+    ],
+)
+def test_bad_arguments(here, name, arguments, words):
+    """Each missing file or stray word is one line that names it."""
+    refused(bash(SCRIPTS / name, *arguments, cwd=here, ACMIX_PYTHON=here / "bin" / "python"), *words)
+
+
+def test_missing_python(here):
+    """A Python that is not there, and one without msrun beside it, are named."""
+    refused(bash(SCRIPTS / "run_standalone_train_cpu.sh", "c.yaml", cwd=here, ACMIX_PYTHON="nopython"), "nopython")
+    process = bash(SCRIPTS / "run_distribute_train_cpu.sh", 2, "c.yaml", cwd=here, ACMIX_PYTHON=here / "bin" / "python")
+    refused(process, "msrun", str(here / "bin"))
+
+
+STEPS = ["train.py", "eval.py", "export.py", "infer.py"]
+
+
+def test_quickstart_steps():
+    """Protects the quick start's steps and their order, and that a dry run of it needs no environment."""
+    process = bash(SCRIPTS / "run_quickstart.sh", cwd="/", DRY_RUN=1)
+    assert process.returncode == 0
+    assert [command.split()[1] for command in commands(process)] == STEPS
+    assert "--resume auto" in commands(process)[0]
+    assert bash(SCRIPTS / "run_quickstart.sh", "now").returncode == 2
+
+
+QUICKSTART_PYTHON = """
+[[ $1 == -c ]] && exec {python} "$@"
+echo "$1" >>{calls}
+[[ $1 == eval.py ]] && printf 'digits\\n%s\\n' '{{"top1": 98.765, "top5": 100.0, "loss": 0.1, "samples": 355}}'
+[[ $1 != {failing} ]] || exit 7
+"""
+
+
+@pytest.mark.parametrize("failing", ["nothing", *STEPS])
+def test_quickstart_stops_at_a_failing_step(tmp_path, failing):
+    """A failing step ends the quick start with its exit code; else the summary has the figure of the evaluation."""
+    calls = tmp_path / "calls"
+    text = QUICKSTART_PYTHON.format(python=sys.executable, calls=calls, failing=failing)
+    process = bash(SCRIPTS / "run_quickstart.sh", ACMIX_PYTHON=program(tmp_path / "python", text))
+    done = STEPS if failing == "nothing" else STEPS[: STEPS.index(failing) + 1]
+    assert calls.read_text().split() == done
+    assert process.returncode == (0 if failing == "nothing" else 7)
+    assert ("98.77 % of 355 digits" in process.stdout) == (failing == "nothing")
+
+
+def test_checks_and_ci():
+    """.ci/run is run_tests.sh: style, format, tests, with pytest last and the arguments passed on to it."""
+    expected = [
+        f"{ROOT}/.venv/bin/python -m {check}" for check in ("ruff check .", "ruff format --check .", "pytest -x")
+    ]
+    for script in (SCRIPTS / "run_tests.sh", ROOT / ".ci" / "run"):
+        assert commands(bash(script, "-x", cwd="/", DRY_RUN=1)) == expected
