@@ -18,7 +18,10 @@ def did_you_mean(word, candidates):
 
 
 def entry_point(main):
-    """Decorate `main()`: a `UserError` becomes `error: ...` on stderr and exit code 2, Ctrl-C exit code 130."""
+    """Decorate `main()`: a `UserError` becomes `error: ...` on stderr and exit code 2, Ctrl-C exit code 130.
+
+    A reader that leaves early, as in `infer.py ... | head`, ends the script quietly.
+    """
 
     @functools.wraps(main)
     def run(*args, **kwargs):
@@ -30,6 +33,8 @@ def entry_point(main):
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             code = 130
+        except BrokenPipeError:
+            os._exit(0)
         sys.stdout.flush()
         sys.stderr.flush()
         # MindSpore's data workers can outlive an exception; a normal interpreter exit would wait for them.

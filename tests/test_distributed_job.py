@@ -27,7 +27,13 @@ pathlib.Path(log_dir).mkdir(parents=True)
 """
 
 
-def distribute(here, body, **kwargs):
+def heed_signals():
+    """Undo what nohup or a shell's & did to the test run: bash cannot trap a signal it was started to ignore."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def distribute(here, body):
     """Start run_distribute_train_cpu.sh on a msrun with this body."""
     program(here / "bin" / "msrun", MSRUN.format(python=sys.executable, body=body))
     return subprocess.Popen(
@@ -37,20 +43,25 @@ def distribute(here, body, **kwargs):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **kwargs,
+        preexec_fn=heed_signals,
     )
 
 
-NO_IMAGES = "pathlib.Path(log_dir, 'worker_1.log').write_text('error: no images'); sys.exit(1)"
+FAILED = "the job has failed; its logs are in logs/c-"
 
 
 @pytest.mark.parametrize(
     ("body", "status", "last_line"),
     [
-        ("print('fine', file=sys.stderr)", 0, "fine"),
-        ("sys.exit(1)", 1, "the job has failed; its logs are in logs/c-"),
-        ("sys.exit(5)", 5, "the job has failed; its logs are in logs/c-"),
-        (NO_IMAGES, 2, "error: no images"),
+        pytest.param("print('fine', file=sys.stderr)", 0, "fine", id="success"),
+        pytest.param("sys.exit(1)", 1, FAILED, id="a worker failed"),
+        pytest.param("sys.exit(5)", 5, FAILED, id="msrun failed"),
+        pytest.param(
+            "pathlib.Path(log_dir, 'worker_1.log').write_text('error: no images'); sys.exit(1)",
+            2,
+            "error: no images",
+            id="mistake of the caller",
+        ),
     ],
 )
 def test_exit_code_of_a_job(here, body, status, last_line):

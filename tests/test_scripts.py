@@ -100,8 +100,9 @@ def test_a_launcher_ends_as_its_command(here):
 
 @pytest.mark.parametrize("number", ["two", "0", "-1", "1.5", "08", ""])
 def test_device_num(here, number):
-    """A DEVICE_NUM that is no number of workers is refused, before anything is installed or started."""
-    refused(bash(SCRIPTS / "run_distribute_train_ascend.sh", number, "c.yaml", cwd=here), "DEVICE_NUM", number)
+    """A DEVICE_NUM that is no number of workers is refused, before Python is looked for."""
+    process = bash(SCRIPTS / "run_distribute_train_ascend.sh", number, "c.yaml", cwd=here, ACMIX_PYTHON="nopython")
+    refused(process, "DEVICE_NUM", number)
 
 
 @pytest.mark.parametrize(
