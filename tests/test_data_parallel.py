@@ -63,13 +63,21 @@ WORKER = textwrap.dedent(
     from src.device import setup_device
     import numpy as np
     from tests.test_data_parallel import train_and_evaluate
-    from src.training.parallel import average_norm_statistics
+    from src.training.parallel import average_norm_statistics, check_same_weights
 
     world = setup_device(SimpleNamespace(target="CPU", device_id=0))
     values, network = train_and_evaluate(world)
     network.norm.moving_mean.set_data(network.norm.moving_mean + world.rank)
     average_norm_statistics(network, world)
-    np.savez(f"{sys.argv[1]}/{world.rank}.npz", statistics=network.norm.moving_mean.asnumpy(), **values)
+    check_same_weights(network, world)
+    network.fc.bias.set_data(network.fc.bias + 1e-6 * world.rank)
+    try:
+        check_same_weights(network, world)
+        noticed = False
+    except RuntimeError:
+        noticed = True
+    statistics = network.norm.moving_mean.asnumpy()
+    np.savez(f"{sys.argv[1]}/{world.rank}.npz", statistics=statistics, noticed=noticed, **values)
     """
 )
 
@@ -97,7 +105,8 @@ def test_two_workers_equal_one(tmp_path):
     ms.set_context(mode=ms.GRAPH_MODE)
     expected, _ = train_and_evaluate(ALONE)
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
-    assert set(first.files) == {*expected, "statistics"}
+    assert set(first.files) == {*expected, "statistics", "noticed"}
+    assert first["noticed"]  # a worker whose weights went astray
     for name in first.files:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     for name, value in expected.items():

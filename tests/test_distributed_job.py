@@ -95,7 +95,7 @@ def stop(*_):
     sys.exit(0)
 signal.signal(signal.SIGINT, stop)
 print(worker.pid, flush=True)
-while True:
+for _ in range(300):  # bounded, should the test fail
     time.sleep(0.1)
 """,
     )

@@ -17,7 +17,7 @@ from src.training.metrics import MetricsLog
 from src.training.monitor import Monitor
 from src.training.network import build_network
 from src.training.optimizer import create_optimizer
-from src.training.parallel import average_norm_statistics
+from src.training.parallel import average_norm_statistics, check_same_weights
 from src.training.progress import Progress
 from src.training.run_folder import RunFolder
 from src.training.schedule import learning_rates, scaled_lr
@@ -68,6 +68,7 @@ def train(config, world, resume=None):
             for image, label in iterate(_images(config, world, "train", epoch)):
                 monitor.after_step(train_step(image, label))
         average_norm_statistics(network, world)
+        check_same_weights(network, world)
         result = evaluate(evaluation_step, _images(config, world, "val"), world)
         monitor.after_evaluation(result)
         best_top1 = max(result["top1"], state["best_top1"])
