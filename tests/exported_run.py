@@ -11,15 +11,15 @@ from src.training.network import build_network
 
 CLASSES = [f"class {letter}" for letter in "abcdefghij"]
 CONFIG = """
-model: {name: acmix_resnet26, num_classes: 10, image_size: 32, in_channels: 1, options: {stem: small, width: 8}}
+model: {name: acmix_resnet26, num_classes: 10, image_size: 32, in_channels: 1, options: OPTIONS}
 data: {resize: 36, mean: [0.3], std: [0.35]}
 scheduler: {warmup_epochs: 0}
 """
 
 
-def write_run(folder, *overrides):
+def write_run(folder, *overrides, options="{stem: small, width: 8}"):
     """Write config.yaml and best.ckpt into `folder`, as a training leaves them, and return the `Config`."""
-    (folder / "start.yaml").write_text(CONFIG)
+    (folder / "start.yaml").write_text(CONFIG.replace("OPTIONS", options))
     config = load_config(folder / "start.yaml", ["--output_dir", str(folder), *overrides])
     ms.set_context(mode=ms.GRAPH_MODE)
     network = build_network(config.model)

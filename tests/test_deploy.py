@@ -71,6 +71,21 @@ def test_every_kind_of_network_exports_to_onnx(tmp_path, options):
     assert not {node.op_type for node in onnx.load(path).graph.node} & {"Dropout", "Constant", "Cast"}
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [
+        ("acmix_swin_tiny", 27, "{patch: 2, width: 16, heads: 2, depths: [2, 1, 1, 1], window: 4}"),
+        ("acmix_pvt_tiny", 64, "{width: 8, depths: [1, 1, 1, 1]}"),
+    ],
+)
+def test_every_family_exports_in_both_formats(tmp_path, name, size, options):
+    """Windows, rolls, exact GELU and reduced grids pass both exporters and the check of each file."""
+    words = ["--model.name", name, "--model.image_size", str(size), "--data.resize", "64"]
+    config = write_run(tmp_path, *words, options=options)
+    differences = export_checkpoint(config, tmp_path / "best.ckpt", ["mindir", "onnx"])
+    assert all(difference < 1e-5 for difference in differences.values())
+
+
 def test_onnx_file_is_clean(run):
     """The ONNX file shows named ends and the network's own parameters, and no debris of exporting or training."""
     model = onnx.load(exported(run, "onnx"))

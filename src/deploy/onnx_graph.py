@@ -33,7 +33,9 @@ def tidy(model):
     new_name = _merged(constants)
     for number, node in enumerate(nodes):
         node.name = f"{node.op_type}_{number}"
-        new_name.update({name: node.name for name in node.output if _NUMBERED.match(name)})
+        outputs = [name for name in node.output if _NUMBERED.match(name)]
+        for k, name in enumerate(outputs):
+            new_name[name] = node.name if len(outputs) == 1 else f"{node.name}_{k}"
     for node in nodes:
         node.input[:] = [new_name.get(name, name) for name in node.input]
         node.output[:] = [new_name.get(name, name) for name in node.output]

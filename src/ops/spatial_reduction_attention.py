@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention of every pixel over a spatially reduced map, and ACmix around it (Wang et al., *PVT*, ICCV 2021).
+
+    stage I    tokens -> query on the H x W grid; key and value on the H/r x W/r grid that an r x r convolution makes
+    stage II   attention: each query over all keys                            one softmax, no window
+               convolution: of query, key and value, each key and value repeated over the r x r queries it stands for
+
+Some tokens, as a class token, lie before those of the grid. They attend and are attended like any other. A convolution
+has no place for them; it gives them the mean over all places, so that they hear of both paths.
+"""
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from src.ops.acmix import ConvolutionPath, Mix
+
+
+class ReducedProjection(nn.Cell):
+    """Stage I: tokens (B, t + H*W, C) -> query (B, t + H*W, C), key and value (B, M, 2C).
+
+    M is (H/r) * (W/r) for a reduction by r > 1, and t + H*W for r = 1.
+    """
+
+    def __init__(self, channels, grid, reduction):
+        super().__init__()
+        self.grid, self.reduction = grid, reduction
+        self.query = nn.Dense(channels, channels)
+        self.key_value = nn.Dense(channels, 2 * channels)
+        if reduction > 1:
+            self.reduce = nn.Conv2d(channels, channels, reduction, reduction, pad_mode="valid", has_bias=True)
+            self.norm = nn.LayerNorm((channels,), epsilon=1e-5)
+
+    def construct(self, tokens):
+        query = self.query(tokens)
+        if self.reduction > 1:
+            batch, _, channels = tokens.shape
+            maps = self.reduce(tokens.transpose(0, 2, 1).reshape(batch, channels, *self.grid))
+            tokens = self.norm(maps.reshape(batch, channels, -1).transpose(0, 2, 1))
+        return query, self.key_value(tokens)
+
+
+class HeadAttention(nn.Cell):
+    """softmax(query @ key^T) @ value: key and value (B, 2N, M, d), scaled query (B, N, L, d) -> (B, N, L, d)."""
+
+    def __init__(self):
+        super().__init__()
+        self.matmul = ops.BatchMatMul()
+        self.matmul_transposed = ops.BatchMatMul(transpose_b=True)
+        self.softmax = ops.Softmax(-1)
+
+    def construct(self, key_value, query):
+        heads = query.shape[1]
+        weights = self.softmax(self.matmul_transposed(query, key_value[:, :heads]))
+        return self.matmul(weights, key_value[:, heads:])
+
+    def multiply_adds(self, input_shape, output_shape):
+        """Of the weights and their use on the values."""
+        batch, heads, length, channels = output_shape
+        return 2 * batch * heads * length * input_shape[2] * channels
+
+
+class GlobalAttention(nn.Cell):
+    """Stage II of attention: query (B, L, C), key and value (B, M, 2C) -> (B, L, C), every query over all M keys."""
+
+    def __init__(self, channels, heads):
+        super().__init__()
+        self.heads, self.head_channels = heads, channels // heads
+        self.attend = HeadAttention()
+        self.projection = nn.Dense(channels, channels)
+
+    def construct(self, query_key_value):
+        query, key_value = query_key_value
+        query = self.by_head(query * self.head_channels**-0.5)
+        out = self.attend(self.by_head(key_value), query)
+        return self.projection(out.transpose(0, 2, 1, 3).reshape(out.shape[0], out.shape[2], -1))
+
+    def by_head(self, tokens):
+        """(B, L, n * d) -> (B, n, L, d)."""
+        return tokens.reshape(*tokens.shape[:2], -1, self.head_channels).transpose(0, 2, 1, 3)
+
+
+class FoldedConvolutionPath(ConvolutionPath):
+    """The same path as one grouped convolution whose kernel is the product of `fc` and the shift's, also in training.
+
+    That moves fewer maps through memory where a slot has fewer pieces than taps. Slices have no kernel to fold.
+    """
+
+    def __init__(self, pieces, slots, channels, kernel, shift):
+        super().__init__(pieces, slots, channels, kernel, shift=shift)
+        self.is_folded = pieces < self.taps and shift != "slice"
+        piece_by_piece = np.arange(pieces * slots, dtype=np.int32).reshape(pieces, slots)
+        self.pieces_of_slots = Tensor(piece_by_piece.T.reshape(-1))
+        self.pieces_back = Tensor(np.argsort(piece_by_piece.T.reshape(1, -1)).astype(np.int32))
+
+    def construct(self, maps):
+        if not self.is_folded:
+            return ConvolutionPath.construct(self, maps)
+        batch, channels, height, width = maps.shape
+        maps = self.gather(maps.reshape(batch, channels, height * width), self.pieces_of_slots, self.pieces_back)
+        maps = maps.reshape(batch, channels, height, width)
+        shift = self.shift.weight
+        weight = ops.matmul(self.fc.weight.reshape(self.taps, -1).T, shift.reshape(-1, self.taps, self.taps))
+        weight = weight.reshape(-1, self.pieces, *shift.shape[2:]).astype(maps.dtype)
+        return ops.conv2d(maps, weight, None, 1, "pad", shift.shape[2] // 2, 1, self.slots)
+
+    def multiply_adds(self, input_shape, output_shape):
+        """Of `fc` and the shift, as the paper counts them; they count themselves where nothing is folded."""
+        if not self.is_folded:
+            return 0
+        batch, channels, height, width = input_shape
+        return batch * height * width * (channels * self.taps + output_shape[1] * self.taps**2)
+
+
+class GridConvolution(nn.Cell):
+    """Stage II of the convolution: query (B, t + H*W, C), key and value (B, M, 2C) -> (B, t + H*W, C)."""
+
+    def __init__(self, channels, heads, grid, reduction, kernel, shift):
+        super().__init__()
+        self.grid, self.reduction = grid, reduction
+        self.path = FoldedConvolutionPath(3 * heads, channels // heads, channels, kernel, shift)
+
+    def construct(self, query_key_value):
+        query, key_value = query_key_value
+        (height, width), r = self.grid, self.reduction
+        before = query.shape[1] - height * width
+        query = self.maps(query[:, before:], height, width)
+        if r > 1:
+            key_value = self.maps(key_value, height // r, width // r)
+            key_value = ops.tile(key_value.expand_dims(4).expand_dims(3), (1, 1, 1, r, 1, r))
+            key_value = key_value.reshape(*key_value.shape[:2], height, width)
+        else:
+            key_value = self.maps(key_value[:, before:], height, width)
+        maps = self.path(ops.concat((query, key_value), 1))
+        tokens = maps.reshape(*maps.shape[:2], height * width).transpose(0, 2, 1)
+        if before > 0:
+            mean = ops.tile(tokens.mean(1, keep_dims=True), (1, before, 1))
+            tokens = ops.concat((mean, tokens), 1)
+        return tokens
+
+    def maps(self, tokens, height, width):
+        """(B, H*W, C) -> (B, C, H, W)."""
+        return tokens.transpose(0, 2, 1).reshape(tokens.shape[0], tokens.shape[2], height, width)
+
+
+class SpatialReductionAttention(Mix):
+    """ACmix with global attention over spatially reduced keys and values; with paths="attention" that attention alone.
+
+    Args:
+        channels (int): C, divisible by `heads`.
+        heads (int): N.
+        grid (tuple): (H, W), each divisible by `reduction`.
+        reduction (int): r.
+        paths (str): "both", "attention" or "convolution".
+        kernel_conv (int): k of the convolution, odd.
+        shift (str): of the shift, see `ShiftSum`.
+
+    Inputs: tokens (B, t + H*W, C), the grid row by row; t may be above 0 only where r = 1. Outputs: likewise.
+
+    Raises:
+        ValueError: an argument that cannot work, named.
+    """
+
+    def __init__(self, channels, heads, grid, reduction=1, paths="both", kernel_conv=3, shift="learnable"):
+        if channels % heads:
+            raise ValueError(f"channels={channels} must be divisible by heads={heads}")
+        if grid[0] % reduction or grid[1] % reduction:
+            raise ValueError(f"a grid of {grid[0]} x {grid[1]} cannot be reduced by {reduction}")
+        if kernel_conv < 1 or kernel_conv % 2 == 0:
+            raise ValueError(f"ACmix kernel_conv must be odd so that a window has a centre, got {kernel_conv}")
+        super().__init__(
+            ReducedProjection(channels, grid, reduction),
+            GlobalAttention(channels, heads),
+            GridConvolution(channels, heads, grid, reduction, kernel_conv, shift),
+            paths,
+        )

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Pyramid Vision Transformers: plain against the published ones, ACmix against the published table."""
+
+import json
+from pathlib import Path
+
+import cv2
+import mindspore as ms
+import numpy as np
+import pytest
+from golden import rule
+from mindspore import Tensor
+from sgd_step import SgdStep
+
+from src.models import create_model
+from src.models.complexity import count_multiply_adds, count_parameters
+from src.models.published import from_published, published_names
+from src.models.pvt import PUBLISHED, resize_position
+from src.ops.acmix import ConvolutionPath
+from src.ops.spatial_reduction_attention import (
+    FoldedConvolutionPath,
+    GridConvolution,
+    SpatialReductionAttention,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+SMALL = {"num_classes": 10, "image_size": 32, "width": 8, "depths": [1, 1, 1, 1]}
+
+
+@pytest.fixture(autouse=True)
+def graph_mode():
+    ms.set_context(mode=ms.GRAPH_MODE)
+    ms.set_seed(0)
+
+
+def noise(*shape, seed=0):
+    return Tensor(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+def randomise(cell):
+    """Give every parameter of a cell a value that nothing else shares."""
+    for number, parameter in enumerate(cell.get_parameters()):
+        parameter.set_data(noise(*parameter.shape, seed=number))
+    return cell
+
+
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_equals_the_published_network(size):
+    """Parameter count and logits, from rule-made weights through the name map; of one size, gradients and losses."""
+    golden = json.loads((GOLDEN / f"pvt_{size}.json").read_text())
+    shapes = {name: tuple(shape) for name, shape in golden["tensors"]}
+    unused = dict(shapes)
+
+    def tensor(name):
+        unused.pop(name)
+        return rule.make(name, shapes[name], golden["seed"])
+
+    network = create_model(f"pvt_{size}")
+    values = from_published(network, tensor, PUBLISHED)
+    assert not unused
+    for name, parameter in network.parameters_and_names():
+        parameter.set_data(Tensor(values[name]))
+    assert count_parameters(network) == golden["params"]
+
+    image = Tensor(rule.make_input(golden["input_shape"], golden["seed"]))
+    logits = network.set_train(False)(image).asnumpy()
+    expected = np.load(GOLDEN / f"pvt_{size}.npz")["eval_logits"]
+    assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
+    if size != "tiny":
+        return
+
+    step = SgdStep(network.set_train(), **golden["sgd"])
+    label = Tensor(np.array(golden["labels"], np.int32))
+    first, gradients = step(image, label)
+    second, _ = step(image, label)
+    assert abs(first.asnumpy() / golden["losses"][0] - 1) < 1e-5
+    assert abs(second.asnumpy() / golden["losses"][1] - 1) < 1e-3
+    norms = golden["grad_norms"]
+    largest = max(norms.values())
+    for parameter, gradient in zip(network.trainable_params(), gradients):
+        (name,) = published_names(parameter.name, PUBLISHED)
+        assert abs(np.linalg.norm(gradient.asnumpy()) - norms.pop(name)) < 1e-3 * largest, name
+    assert not norms
+
+
+@pytest.mark.parametrize(("size", "parameters", "multiply_adds"), [("tiny", 13e6, 2.0e9), ("small", 25e6, 3.9e9)])
+def test_acmix_is_as_large_as_the_published_table_says(size, parameters, multiply_adds):
+    """Nobody published its code; the table bounds what can have been added to the plain network."""
+    network = create_model(f"acmix_pvt_{size}").set_train(False)
+    assert abs(count_parameters(network) - parameters) < 0.4e6
+    assert abs(count_multiply_adds(network, (1, 3, 224, 224)) - multiply_adds) < 0.15e9
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("pvt_tiny", {}),
+        ("acmix_pvt_tiny", {}),
+        ("acmix_pvt_tiny", {"shift": "slice"}),
+        ("acmix_pvt_tiny", {"paths": "convolution"}),
+    ],
+)
+def test_trains_and_evaluates_in_graph_mode(name, options):
+    """Steps on one batch must lower its loss, and every parameter of ACmix must take part."""
+    network = create_model(name, **SMALL, in_channels=1, **options)
+    step = SgdStep(network.set_train(), 0.1, 0.9, 0.0)
+    image, label = noise(4, 1, 32, 32), Tensor([0, 1, 2, 3], ms.int32)
+    losses = []
+    for _ in range(15):
+        loss, gradients = step(image, label)
+        losses.append(float(loss.asnumpy()))
+    assert losses[-1] < 0.5 * losses[0]
+    idle = [p.name for p, g in zip(network.trainable_params(), gradients) if not np.any(g.asnumpy())]
+    # Of an image this small attention sees one key in most stages, and its query learns from the convolution alone.
+    assert not idle or name == "pvt_tiny", idle
+    assert network.set_train(False)(image).shape == (4, 10)
+
+
+@pytest.mark.parametrize(("heads", "shift"), [(1, "learnable"), (2, "fixed"), (2, "slice"), (3, "learnable")])
+def test_folded_path_equals_the_path(heads, shift):
+    """One convolution in place of two, on a map that is not square."""
+    sizes = (3 * heads, 4, 4 * heads, 3)
+    folded, plain = (randomise(cell(*sizes, shift=shift)) for cell in (FoldedConvolutionPath, ConvolutionPath))
+    assert folded.is_folded == (heads < 3 and shift != "slice")
+    maps = noise(2, 12 * heads, 5, 7)
+    expected = plain(maps).asnumpy()
+    assert np.abs(folded(maps).asnumpy() - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_convolution_sees_keys_and_values_repeated():
+    """Each key and value stands for the r x r queries it was made of."""
+    cell = randomise(GridConvolution(8, 2, (4, 6), 2, 3, "learnable"))
+    query, key_value = noise(2, 24, 8, seed=1), noise(2, 6, 16, seed=2)
+    low = key_value.asnumpy().transpose(0, 2, 1).reshape(2, 16, 2, 3)
+    high = query.asnumpy().transpose(0, 2, 1).reshape(2, 8, 4, 6)
+    maps = np.concatenate([high, low.repeat(2, axis=2).repeat(2, axis=3)], axis=1)
+    expected = cell.path(Tensor(maps)).asnumpy().reshape(2, 8, 24).transpose(0, 2, 1)
+    assert np.allclose(cell((query, key_value)).asnumpy(), expected, atol=1e-5)
+
+
+def test_class_token_gets_the_mean_of_the_convolution():
+    """It has no place on the grid, must not move the others, and still hears of them."""
+    cell = randomise(SpatialReductionAttention(8, 2, (3, 3), paths="convolution"))
+    tokens = noise(2, 10, 8)
+    out = cell(tokens).asnumpy()
+    assert np.allclose(out[:, 0], out[:, 1:].mean(1), atol=1e-5)
+    changed = tokens.asnumpy().copy()
+    changed[:, 0] += 1
+    assert np.allclose(cell(Tensor(changed)).asnumpy(), out, atol=1e-5)
+
+
+@pytest.mark.parametrize(("before", "old", "new"), [(0, 7, 12), (1, 7, 12), (1, 8, 6), (0, 1, 3), (1, 5, 5)])
+def test_positions_are_resized_bilinearly(before, old, new):
+    """As OpenCV resizes an image; class tokens stay as they are."""
+    table = noise(1, before + old * old, 3).asnumpy()
+    resized = resize_position(table, old, new)
+    image = table[0, before:].reshape(old, old, 3)
+    expected = cv2.resize(image, (new, new), interpolation=cv2.INTER_LINEAR).reshape(-1, 3)
+    assert resized.shape == (1, before + new * new, 3) and resized.dtype == np.float32
+    assert np.array_equal(resized[:, :before], table[:, :before])
+    assert np.allclose(resized[0, before:], expected, atol=1e-5)
+
+
+def test_positions_that_cannot_be_of_the_grid_are_refused():
+    """Silently reshaping another table would scramble a checkpoint."""
+    with pytest.raises(ValueError, match="48 positions"):
+        resize_position(np.zeros((1, 48, 3), np.float32), 7, 8)
+
+
+def test_any_multiple_of_32_pixels_is_taken():
+    """The tables of positions and the reduced grids follow the image size."""
+    network = create_model("acmix_pvt_tiny", **{**SMALL, "image_size": 96}).set_train(False)
+    assert network(noise(1, 3, 96, 96)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "named"),
+    [
+        ("pvt_tiny", {"image_size": 100}, "image_size must be divisible by 32"),
+        ("pvt_tiny", {"depths": [2, 2, 2]}, "depths"),
+        ("pvt_tiny", {"depths": [2, 2, 2, 0]}, "depths"),
+        ("pvt_tiny", {"width": 0}, "width"),
+        ("pvt_tiny", {"shift": "slice"}, "shift"),
+        ("acmix_pvt_tiny", {"kernel_conv": 2}, "kernel_conv"),
+        ("acmix_pvt_tiny", {"paths": "all"}, "paths"),
+        ("acmix_pvt_tiny", {"shift": "roll"}, "shift"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(name, arguments, named):
+    """The message names the argument."""
+    with pytest.raises(ValueError, match=named):
+        create_model(name, **{**SMALL, **arguments})
