@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ResNets against the published ones, and the options of `create_model`."""
 
-import json
-from pathlib import Path
-
 import mindspore as ms
 import numpy as np
 import pytest
 from golden import rule
+from golden_network import GOLDEN, golden_network
 from mindspore import Tensor
 from sgd_step import SgdStep
 
 from src.models import create_model, list_models
 from src.models.complexity import count_multiply_adds, count_parameters
-from src.models.published import from_published, published_names
+from src.models.published import published_names
 
-GOLDEN = Path(__file__).parent / "golden"
 SMALL = {"num_classes": 10, "image_size": 32, "stem": "small", "width": 8}
 
 
@@ -33,20 +30,7 @@ def images(*shape, seed=0):
 @pytest.mark.parametrize(("depth", "second_loss"), [(26, 1e-3), (38, 2e-2), (50, 1e-1)])
 def test_equals_the_published_network(depth, second_loss):
     """Parameter count, logits, first gradients and first losses, from rule-made weights through the name map."""
-    golden = json.loads((GOLDEN / f"acmix_resnet{depth}.json").read_text())
-    shapes = {name: tuple(shape) for name, shape in golden["tensors"]}
-    unused = dict(shapes)
-
-    def tensor(name):
-        unused.pop(name)
-        return rule.make(name, shapes[name], golden["seed"])
-
-    network = create_model(f"acmix_resnet{depth}")
-    values = from_published(network, tensor)
-    assert not unused
-    for name, parameter in network.parameters_and_names():
-        parameter.set_data(Tensor(values[name]))
-    assert count_parameters(network) == golden["params"]
+    golden, network = golden_network(f"acmix_resnet{depth}")
 
     image = Tensor(rule.make_input(golden["input_shape"], golden["seed"]))
     logits = network.set_train(False)(image).asnumpy()

@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Pyramid Vision Transformers: plain against the published ones, ACmix against the published table."""
 
-import json
-from pathlib import Path
-
 import cv2
 import mindspore as ms
 import numpy as np
 import pytest
 from golden import rule
+from golden_network import GOLDEN, golden_network
 from mindspore import Tensor
 from sgd_step import SgdStep
 
 from src.models import create_model
 from src.models.complexity import count_multiply_adds, count_parameters
-from src.models.published import from_published, published_names
+from src.models.published import published_names
 from src.models.pvt import PUBLISHED, resize_position
 from src.ops.acmix import ConvolutionPath
 from src.ops.spatial_reduction_attention import (
@@ -23,7 +21,6 @@ from src.ops.spatial_reduction_attention import (
     SpatialReductionAttention,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
 SMALL = {"num_classes": 10, "image_size": 32, "width": 8, "depths": [1, 1, 1, 1]}
 
 
@@ -47,20 +44,7 @@ def randomise(cell):
 @pytest.mark.parametrize("size", ["tiny", "small"])
 def test_equals_the_published_network(size):
     """Parameter count and logits, from rule-made weights through the name map; of one size, gradients and losses."""
-    golden = json.loads((GOLDEN / f"pvt_{size}.json").read_text())
-    shapes = {name: tuple(shape) for name, shape in golden["tensors"]}
-    unused = dict(shapes)
-
-    def tensor(name):
-        unused.pop(name)
-        return rule.make(name, shapes[name], golden["seed"])
-
-    network = create_model(f"pvt_{size}")
-    values = from_published(network, tensor, PUBLISHED)
-    assert not unused
-    for name, parameter in network.parameters_and_names():
-        parameter.set_data(Tensor(values[name]))
-    assert count_parameters(network) == golden["params"]
+    golden, network = golden_network(f"pvt_{size}", PUBLISHED)
 
     image = Tensor(rule.make_input(golden["input_shape"], golden["seed"]))
     logits = network.set_train(False)(image).asnumpy()

@@ -1,28 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Patchwise attention against its definition, the SANs against the published ones, and ACmix-SAN."""
 
-import json
-from pathlib import Path
-
 import mindspore as ms
 import numpy as np
 import pytest
 from exported_run import write_run
 from golden import rule
+from golden_network import GOLDEN, golden_network
 from mindspore import Tensor, nn, ops
 from sgd_step import SgdStep
 
 from src.deploy.export import export_checkpoint
 from src.models import create_model
 from src.models.complexity import count_multiply_adds, count_parameters
-from src.models.published import from_published, published_names
+from src.models.published import published_names
 from src.models.san import PUBLISHED
 from src.ops.neighbourhood import reflect
 from src.ops.patchwise_attention import PatchwiseAttention
 from src.training.checkpoint import save_weights
 from src.training.network import build_network
 
-GOLDEN = Path(__file__).parent / "golden"
 SMALL = {"num_classes": 10, "image_size": 20, "stem": "small", "width": 32, "in_channels": 1}
 
 
@@ -78,20 +75,8 @@ def test_equals_its_definition(kernel, height, width):
 
 def published(depth):
     """`san<depth>` with the rule-made weights, and its golden record."""
-    golden = json.loads((GOLDEN / f"san{depth}.json").read_text())
-    shapes = {name: tuple(shape) for name, shape in golden["tensors"]}
-    unused = dict(shapes)
-
-    def tensor(name):
-        unused.pop(name)
-        return rule.make(name, shapes[name], golden["seed"])
-
-    network = create_model(f"san{depth}").set_train()
-    values = from_published(network, tensor, PUBLISHED)
-    assert not unused
-    for name, parameter in network.parameters_and_names():
-        parameter.set_data(Tensor(values[name]))
-    assert count_parameters(network) == golden["params"]
+    golden, network = golden_network(f"san{depth}", PUBLISHED)
+    network.set_train()
     golden["image"] = Tensor(rule.make_input(golden["input_shape"], golden["seed"]))
     golden["logits"] = np.load(GOLDEN / f"san{depth}.npz")["train_logits"]
     return network, golden

@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Swin family against the published networks, and its window attention against the definition."""
 
-import json
-from pathlib import Path
-
 import mindspore as ms
 import numpy as np
 import pytest
 from golden import rule
+from golden_network import GOLDEN, golden_network
 from mindspore import Tensor
 from sgd_step import SgdStep
 
 from src.models import create_model
 from src.models.complexity import count_multiply_adds, count_parameters
-from src.models.published import from_published, published_names
+from src.models.published import published_names
 from src.models.swin import PUBLISHED
 from src.ops.window_attention import WindowACmix
 
-GOLDEN = Path(__file__).parent / "golden"
 SMALL = {"num_classes": 10, "image_size": 32, "patch": 2, "width": 16, "heads": 2, "depths": [2, 1, 1, 2], "window": 4}
 
 
@@ -30,26 +27,7 @@ def images(*shape, seed=0):
     return Tensor(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
 
 
-def load_golden(name):
-    """Return the golden figures of a model and the network with its rule-made weights."""
-    golden = json.loads((GOLDEN / f"{name}.json").read_text())
-    shapes = {tensor: tuple(shape) for tensor, shape in golden["tensors"]}
-    unused = dict(shapes)
-
-    def tensor(name):
-        unused.pop(name)
-        return rule.make(name, shapes[name], golden["seed"])
-
-    network = create_model(name)
-    values = from_published(network, tensor, PUBLISHED)
-    assert not unused
-    for parameter_name, parameter in network.parameters_and_names():
-        parameter.set_data(Tensor(values[parameter_name]))
-    return golden, network
-
-
 def check_logits(name, golden, network):
-    assert count_parameters(network) == golden["params"]
     logits = network.set_train(False)(Tensor(rule.make_input(golden["input_shape"], golden["seed"]))).asnumpy()
     expected = np.load(GOLDEN / f"{name}.npz")["eval_logits"]
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
@@ -57,7 +35,7 @@ def check_logits(name, golden, network):
 
 def test_acmix_swin_tiny_equals_the_published_network():
     """Parameter count, logits, first gradients and first losses, from rule-made weights through the name map."""
-    golden, network = load_golden("acmix_swin_tiny")
+    golden, network = golden_network("acmix_swin_tiny", PUBLISHED)
     check_logits("acmix_swin_tiny", golden, network)
 
     image = Tensor(rule.make_input(golden["input_shape"], golden["seed"]))
@@ -79,7 +57,7 @@ def test_acmix_swin_tiny_equals_the_published_network():
 
 def test_acmix_swin_small_equals_the_published_network():
     """Parameter count and logits: all that differs from tiny is the number of blocks."""
-    check_logits("acmix_swin_small", *load_golden("acmix_swin_small"))
+    check_logits("acmix_swin_small", *golden_network("acmix_swin_small", PUBLISHED))
 
 
 def window_attention_by_definition(cell, x):
