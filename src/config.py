@@ -47,7 +47,14 @@ class DataConfig:
     num_workers: int = key(0, "decoding threads per device; 0 or more than there are: all cores", at_least(0))
     crop_scale: list[float] = key([0.08, 1.0], "area of the random training crop, part of the image", ascending_pair(1))
     crop_ratio: list[float] = key([0.75, 1.3333], "width / height of the random training crop", ascending_pair())
+    interpolation: str = key("bilinear", "how images are resized", one_of("bilinear", "bicubic"))
     hflip: float = key(0.5, "probability of a horizontal flip in training", between(0, 1))
+    randaugment: int = key(0, "strength of two random colour or shape changes in training; 0: none", between(0, 10))
+    random_erasing: float = key(0.0, "probability of noise in a rectangle of a training image", between(0, 1))
+    mixup: float = key(0.0, "alpha of mixup, blending two training images; 0: none", at_least(0))
+    cutmix: float = key(
+        0.0, "alpha of cutmix, pasting one into another; with mixup: either by chance; 0: none", at_least(0)
+    )
     resize: int = key(0, "shorter side before the centre crop in evaluation; 0: image_size * 256/224", at_least(0))
     mean: list[float] = key(IMAGENET_MEAN, "mean of each channel, pixels in 0..1", each(between(0, 1)))
     std: list[float] = key(IMAGENET_STD, "standard deviation of each channel, pixels in 0..1", each(between(1e-4, 1)))
@@ -55,11 +62,15 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    name: str = key("momentum", "SGD with momentum", one_of("momentum"))
+    name: str = key("momentum", "momentum: SGD; adamw: Adam with decoupled weight decay", one_of("momentum", "adamw"))
     lr: float = key(0.1, "peak learning rate for lr_batch images a step", at_least(0))
     lr_batch: int = key(256, "images a step, over all devices, that lr is meant for; 0: lr as given", at_least(0))
-    momentum: float = key(0.9, "momentum", below(0, 1))
-    weight_decay: float = key(1e-4, "weight decay of weights (not of norms, biases, alpha, beta)", at_least(0))
+    momentum: float = key(0.9, "of momentum: share of the velocity kept", below(0, 1))
+    beta1: float = key(0.9, "of adamw: share of the mean gradient kept", between(0.01, 0.999999))
+    beta2: float = key(0.999, "of adamw: share of the mean square kept", between(0.01, 0.999999))
+    epsilon: float = key(1e-8, "of adamw: added to the root of the mean square", between(1e-12, 1))
+    weight_decay: float = key(1e-4, "decay of weights (not of norms, biases, alpha, beta, positions)", at_least(0))
+    clip_norm: float = key(0.0, "largest norm of the gradients of all parameters together; 0: any", at_least(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +115,9 @@ class Config:
         return dataclasses.asdict(self)
 
 
+# The optimiser that has this number; the other one refuses it.
+OPTIMIZER_OF = {"momentum": "momentum", "beta1": "adamw", "beta2": "adamw", "epsilon": "adamw"}
+
 ALIASES = {"data_dir": "data.data_dir", "device_target": "device.target"}
 
 
@@ -111,7 +125,8 @@ def load_config(path, overrides=()):
     """Read a YAML file and apply the command line to it.
 
     Args:
-        path: YAML file with the sections of `Config`.
+        path: YAML file with the sections of `Config`; its key `base` names a file, from its own folder, whose keys
+            hold where this one says nothing.
         overrides: words of the command line: `--section.key value` or `--section.key=value`; also
             `--data_dir`, `--output_dir`, `--device_target`, and `--model.options.NAME value`.
 
@@ -121,7 +136,7 @@ def load_config(path, overrides=()):
     Raises:
         UserError: a file that cannot be read, an unknown key, a wrong type or an impossible value.
     """
-    settings = flatten(Config, read_yaml(path), str(path))
+    settings = _read(path)
     for flag, text in _pairs(overrides):
         _override(settings, flag, text)
     config = build(Config, settings, str(path))
@@ -137,6 +152,21 @@ def save_config(config, path):
 def describe_schema():
     """Return the text of `--help` on the keys: one line each with meaning, type, default and accepted values."""
     return describe(Config)
+
+
+def _read(path, above=()):
+    """Return `{dotted key: (value, source)}` of a file, over those of its base."""
+    if Path(path).resolve() in above:
+        raise UserError(f"{path}: is its own base; let base name another file")
+    content = read_yaml(path)
+    base = content.pop("base", None)
+    if base is None:
+        inherited = {}
+    elif isinstance(base, str):
+        inherited = _read(Path(path).parent / base, (*above, Path(path).resolve()))
+    else:
+        raise UserError(f"{path}: base is {base!r} but takes the path of a YAML file")
+    return {**inherited, **flatten(Config, content, str(path))}
 
 
 def _pairs(words):
@@ -189,6 +219,13 @@ def _check_together(config, source):
             f"{source('scheduler.warmup_epochs')}: scheduler.warmup_epochs is {config.scheduler.warmup_epochs} "
             f"but takes at most train.epochs, {config.train.epochs}"
         )
+    for field in dataclasses.fields(config.optimizer):
+        owner = OPTIMIZER_OF.get(field.name, config.optimizer.name)
+        if owner != config.optimizer.name and getattr(config.optimizer, field.name) != field.default:
+            raise UserError(
+                f"{source(f'optimizer.{field.name}')}: optimizer.{field.name} belongs to {owner} but optimizer.name is "
+                f"{config.optimizer.name}; leave it out"
+            )
     for field in dataclasses.fields(model):
         if field.name in model.options:
             raise UserError(

@@ -9,13 +9,13 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
 
+from src.config import OptimizerConfig
 from src.errors import UserError
 from src.training.atomic import remove_leftovers, replacing
 from src.training.checkpoint import (
@@ -54,7 +54,7 @@ def scrambled(cell, seed):
 
 
 def optimizer_of(network, lr=0.1, momentum=0.9):
-    config = SimpleNamespace(momentum=momentum, weight_decay=1e-4)
+    config = OptimizerConfig(momentum=momentum)
     return create_optimizer(network, config, np.full(10, lr, np.float32))
 
 

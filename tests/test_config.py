@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from src.config import Config, ModelConfig, describe_schema, load_config, save_config
 from src.errors import UserError
+from src.models import list_models
 from src.schema import walk
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -200,14 +201,70 @@ def test_project_configs_load(path):
     assert load_config(path).model.name
 
 
-@pytest.mark.parametrize("depth", [26, 38, 50])
-def test_imagenet_recipe(depth):
-    """The three ACmix-ResNet configs carry the published recipe."""
-    config = load_config(ROOT / "config" / f"acmix_resnet{depth}_imagenet.yaml")
-    assert config.model.name == f"acmix_resnet{depth}"
+RECIPES = {
+    "resnet": ("momentum", 0.1, 256, 1e-4, 0.0, 5, 100, (0, 0.0, 0.0, 0.0)),
+    "san": ("momentum", 0.1, 256, 1e-4, 0.0, 0, 100, (0, 0.0, 0.2, 0.0)),
+    "swin": ("adamw", 5e-4, 512, 0.05, 5.0, 20, 300, (9, 0.25, 0.8, 1.0)),
+    "pvt": ("adamw", 5e-4, 512, 0.05, 5.0, 5, 300, (9, 0.25, 0.8, 1.0)),
+}
+DROP_PATH = {"swin_tiny": 0.2, "swin_small": 0.3, "pvt_tiny": 0.1, "pvt_small": 0.1}
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name not in ("sasa_resnet38", "sasa_resnet50")])
+def test_imagenet_recipes(name):
+    """Each model of the paper has a config that carries the published recipe of its family."""
+    config = load_config(ROOT / "config" / f"{name}_imagenet.yaml")
+    assert config.model.name == name
     assert (config.model.num_classes, config.model.image_size) == (1000, 224)
-    optimizer, scheduler = config.optimizer, config.scheduler
-    assert (optimizer.name, optimizer.lr, optimizer.lr_batch) == ("momentum", 0.1, 256)
-    assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 1e-4)
-    assert (scheduler.name, scheduler.warmup_epochs, scheduler.min_lr) == ("cosine", 5, 0)
-    assert (config.loss.label_smoothing, config.train.epochs) == (0.1, 100)
+    assert config.model.drop_path_rate == DROP_PATH.get(name.removeprefix("acmix_"), 0.0)
+    optimizer, data = config.optimizer, config.data
+    assert (config.loss.label_smoothing, config.scheduler.name) == (0.1, "cosine")
+    assert (
+        optimizer.name,
+        optimizer.lr,
+        optimizer.lr_batch,
+        optimizer.weight_decay,
+        optimizer.clip_norm,
+        config.scheduler.warmup_epochs,
+        config.train.epochs,
+        (data.randaugment, data.random_erasing, data.mixup, data.cutmix),
+    ) == next(recipe for family, recipe in RECIPES.items() if family in name)
+
+
+def test_base(tmp_path):
+    """A file's keys win over its base's, which are found from the file's folder and named in errors."""
+    (tmp_path / "recipes").mkdir()
+    base = tmp_path / "recipes" / "base.yaml"
+    base.write_text("model: {name: a, num_classes: 5}\ntrain: {epochs: 7}\n")
+    child = tmp_path / "child.yaml"
+    child.write_text("base: recipes/base.yaml\nmodel: {name: b}\n")
+    config = load_config(child, ["--train.seed", "3"])
+    assert (config.model.name, config.model.num_classes) == ("b", 5)
+    assert (config.train.epochs, config.train.seed, config.output_dir) == (7, 3, "outputs/child")
+    base.write_text("model: {num_classes: many}\n")
+    with pytest.raises(UserError, match=r"base\.yaml: model\.num_classes is 'many'"):
+        load_config(child)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: 3", "base is 3 but takes the path"),
+        ("base: none.yaml", r"no config file .*none\.yaml"),
+        ("base: child.yaml", r"child\.yaml: is its own base"),
+    ],
+)
+def test_bad_base(tmp_path, text, message):
+    """A base that is no path, missing or the file itself is named."""
+    (tmp_path / "child.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(tmp_path / "child.yaml")
+
+
+@pytest.mark.parametrize(("name", "key"), [("momentum", "beta1"), ("adamw", "momentum")])
+def test_number_of_the_other_optimizer(tmp_path, name, key):
+    """A number that the chosen optimiser does not have would do nothing: it is refused."""
+    path = tmp_path / "x.yaml"
+    path.write_text(f"model: {{name: m}}\noptimizer: {{name: {name}}}\n")
+    with pytest.raises(UserError, match=rf"--optimizer\.{key}: optimizer\.{key} belongs to"):
+        load_config(path, [f"--optimizer.{key}", "0.5"])

@@ -102,7 +102,14 @@ def test_evaluation_geometry(tmp_path):
     """The shorter side is resized and the centre kept: on an image that needs no scaling, the very pixels."""
     image = photo(1, (50, 32))
     image.save(tmp_path / "x.png")
-    spec = {"image_size": 24, "resize": 32, "mean": MEAN.tolist(), "std": STD.tolist(), "in_channels": 3}
+    spec = {
+        "image_size": 24,
+        "resize": 32,
+        "interpolation": "bilinear",
+        "mean": MEAN.tolist(),
+        "std": STD.tolist(),
+        "in_channels": 3,
+    }
     pixels = np.asarray(image)[4:28, 13:37] / 255
     np.testing.assert_allclose(
         load_image(tmp_path / "x.png", spec), ((pixels - MEAN) / STD).transpose(2, 0, 1), atol=1e-5
@@ -114,7 +121,7 @@ def test_grey_is_luminance(tmp_path):
     image = photo(1, (32, 32))
     image.save(tmp_path / "x.png")
     image.convert("L").save(tmp_path / "grey.png")
-    spec = {"image_size": 32, "resize": 32, "mean": [0.0], "std": [1.0], "in_channels": 1}
+    spec = preprocessing(DataConfig(resize=32, mean=[0.0], std=[1.0]), 32, 1)
     expected = np.asarray(image) @ [0.299, 0.587, 0.114] / 255
     np.testing.assert_allclose(load_image(tmp_path / "x.png", spec)[0], expected, atol=0.004)
     colour = load_image(tmp_path / "grey.png", {**spec, "mean": [0.0] * 3, "std": [1.0] * 3, "in_channels": 3})

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
+from src.config import OptimizerConfig
 from src.training.evaluate import EvaluationStep, evaluate
 from src.training.optimizer import create_optimizer
 from src.training.step import TrainStep
@@ -45,7 +46,7 @@ def train_and_evaluate(world):
     """Train 3 steps on this worker's part of each batch of 8, then evaluate its share of 7 images."""
     ms.set_seed(5)
     network = Tiny()
-    config = SimpleNamespace(momentum=0.9, weight_decay=1e-3)
+    config = OptimizerConfig(weight_decay=1e-3)
     optimizer = create_optimizer(network, config, np.full(BATCHES, 0.5, np.float32))
     step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, world)
     for number in range(BATCHES):

@@ -111,7 +111,14 @@ def test_description(run, kind):
     names = (card["input"]["name"], card["output"]["name"])
     assert names == (("image", "logits") if kind == "onnx" else (None, None))
     assert card["labels"] == CLASSES
-    assert card["preprocessing"] == {"image_size": 32, "resize": 36, "mean": [0.3], "std": [0.35], "in_channels": 1}
+    assert card["preprocessing"] == {
+        "image_size": 32,
+        "resize": 36,
+        "interpolation": "bilinear",
+        "mean": [0.3],
+        "std": [0.35],
+        "in_channels": 1,
+    }
     checkpoint = Path(run.output_dir, "best.ckpt").read_bytes()
     assert card["checkpoint"] == {"file": "best.ckpt", "sha256": hashlib.sha256(checkpoint).hexdigest()}
     assert card["mindspore"] == ms.__version__ and card["max_difference"] < 1e-5

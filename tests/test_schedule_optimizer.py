@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import mindspore as ms
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import nn
 
+from src.config import OptimizerConfig
 from src.errors import UserError
+from src.models import create_model
 from src.training.optimizer import create_optimizer, parameter_groups
 from src.training.schedule import learning_rates, scaled_lr
 from src.training.step import TrainStep, loss_scale_of, mixed_precision
@@ -107,9 +109,9 @@ def sgd(lr_steps, weight_decay=0.1, amp_level="O0"):
     ms.set_context(mode=ms.GRAPH_MODE)
     ms.set_seed(1)
     network = TinyNet()
-    config = SimpleNamespace(momentum=0.9, weight_decay=weight_decay)
-    optimizer = create_optimizer(network, config, np.array(lr_steps, np.float32), loss_scale_of(amp_level))
-    step = TrainStep(mixed_precision(network, amp_level), nn.CrossEntropyLoss(), optimizer, ALONE)
+    optimizer = create_optimizer(network, OptimizerConfig(weight_decay=weight_decay), np.array(lr_steps, np.float32))
+    forward, loss_scale = mixed_precision(network, amp_level), loss_scale_of(amp_level)
+    step = TrainStep(forward, nn.CrossEntropyLoss(), optimizer, ALONE, loss_scale)
     return network, optimizer, step
 
 
@@ -147,3 +149,67 @@ def test_float16_step_stays_near_the_float32_one():
     for parameter in exact.get_parameters():
         assert halves[parameter.name].dtype == ms.float32
         np.testing.assert_allclose(halves[parameter.name].asnumpy(), parameter.asnumpy(), rtol=0.02, atol=2e-3)
+
+
+def test_no_decay_on_tables_of_positions():
+    """Protects the recipe of the transformers: position tables and the class token have two axes but are no weights."""
+    for name, options in (
+        ("acmix_swin_tiny", {"depths": (1, 1, 1, 1), "width": 8, "heads": 1, "image_size": 32}),
+        ("acmix_pvt_tiny", {"image_size": 32}),
+    ):
+        plain = parameter_groups(create_model(name, num_classes=4, **options), weight_decay=0.05)[1]["params"]
+        tables = {p.name.rpartition(".")[2] for p in plain if p.ndim > 1}
+        assert tables == ({"position"} if "swin" in name else {"position", "class_token"})
+
+
+@given(seed=st.integers(0, 99), decay=st.floats(0, 0.5), epsilon=st.sampled_from([1e-8, 1e-3]))
+@settings(max_examples=5, deadline=None)
+def test_adamw_is_the_published_formula(seed, decay, epsilon):
+    """Protects AdamW against its definition in float64: bias correction, decay apart from the gradient, lr by step."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    rng = np.random.default_rng(seed)
+    network = nn.Dense(3, 4)
+    lrs = [0.01, 0.03, 0.02]
+    config = OptimizerConfig(name="adamw", beta1=0.8, beta2=0.99, epsilon=epsilon, weight_decay=decay)
+    optimizer = create_optimizer(network, config, np.array(lrs, np.float32))
+    values = [p.asnumpy().astype(np.float64) for p in optimizer.parameters]
+    first, second = [0.0, 0.0], [0.0, 0.0]
+    for step, lr in enumerate(lrs, start=1):
+        gradients = [rng.standard_normal(v.shape) * 10.0 ** rng.integers(-5, 3) for v in values]
+        optimizer(tuple(ms.Tensor(g.astype(np.float32)) for g in gradients))
+        for i, (parameter, gradient) in enumerate(zip(optimizer.parameters, gradients)):
+            first[i] = 0.8 * first[i] + 0.2 * gradient
+            second[i] = 0.99 * second[i] + 0.01 * gradient**2
+            values[i] *= 1 - lr * (decay if parameter.ndim > 1 else 0.0)
+            values[i] -= lr * first[i] / (1 - 0.8**step) / (np.sqrt(second[i] / (1 - 0.99**step)) + epsilon)
+            np.testing.assert_allclose(parameter.asnumpy(), values[i], rtol=1e-5, atol=1e-6)
+    assert int(optimizer.global_step.asnumpy()[0]) == len(lrs)
+
+
+@pytest.mark.parametrize("loss_scale", [1.0, 1024.0])
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_gradients_are_clipped_by_their_common_norm(share, loss_scale):
+    """Protects clipping: a norm above the limit is shrunk to it, one below stays, whatever the loss scale."""
+    network, optimizer, _ = sgd([1.0], weight_decay=0.0)
+    before = {p.name: p.asnumpy().copy() for p in optimizer.parameters}
+    image, label = batch()
+    loss_of = nn.WithLossCell(network, nn.CrossEntropyLoss())
+    _, gradients = ms.value_and_grad(loss_of, None, optimizer.parameters)(image, label)
+    norm = np.sqrt(sum((g.asnumpy().astype(np.float64) ** 2).sum() for g in gradients))
+    step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, ALONE, loss_scale, clip_norm=float(share * norm))
+    step(image, label)
+    for parameter, gradient in zip(optimizer.parameters, gradients):
+        moved = before[parameter.name] - parameter.asnumpy()
+        np.testing.assert_allclose(moved, min(share, 1.0) * gradient.asnumpy(), rtol=1e-3, atol=1e-6)
+
+
+def test_labels_may_be_probabilities():
+    """Protects mixup and cutmix: a label as a distribution gives the smoothed cross entropy of that distribution."""
+    network, optimizer, _ = sgd([0.0])
+    image, label = batch()
+    shares = np.random.default_rng(0).dirichlet(np.ones(3), len(label)).astype(np.float32)
+    step = TrainStep(network, nn.CrossEntropyLoss(label_smoothing=0.1), optimizer, ALONE)
+    loss = step(image, ms.Tensor(shares)).asnumpy()
+    logits = network.set_train()(image).asnumpy().astype(np.float64)
+    likelihoods = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert loss == pytest.approx(-((0.9 * shares + 0.1 / 3) * likelihoods).sum(1).mean(), rel=1e-4)

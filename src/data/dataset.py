@@ -10,7 +10,13 @@ from mindspore.dataset import transforms
 
 from src.data.damage import readable_errors
 from src.data.image_folder import list_split
-from src.data.transforms import eval_transform, preprocessing, train_transform
+from src.data.transforms import (
+    erasing_transform,
+    eval_transform,
+    mixing_transform,
+    preprocessing,
+    train_transform,
+)
 from src.errors import UserError
 
 
@@ -31,7 +37,8 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
         split: "train" or "val".
 
     Returns:
-        mindspore.dataset.Dataset with columns "image" float32 (B, C, S, S) normalised, and "label" int32 (B,).
+        mindspore.dataset.Dataset with columns "image" float32 (B, C, S, S) normalised, and "label" int32 (B,); where
+        training mixes images (`mixing_transform`), "label" float32 (B, K), the share of each class.
 
     Raises:
         UserError: missing or empty folders, or too few images for one batch for each worker.
@@ -65,7 +72,17 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
     )
     images = images.map(steps, "image", num_parallel_workers=threads)
     images = images.map(transforms.TypeCast(ms.int32), "label", num_parallel_workers=1)
-    return images.batch(data.batch_size, drop_remainder=split == "train", num_parallel_workers=1)
+    if split == "val":
+        return images.batch(data.batch_size, num_parallel_workers=1)
+    # Each of these on one thread, so that it draws in the order of the images.
+    if erasing := erasing_transform(data):
+        images = images.map(erasing, "image", num_parallel_workers=1)
+    mixing = mixing_transform(data)
+    if mixing:
+        as_probabilities = [transforms.OneHot(len(listed.classes)), transforms.TypeCast(ms.float32)]
+        images = images.map(as_probabilities, "label", num_parallel_workers=1)
+    images = images.batch(data.batch_size, drop_remainder=True, num_parallel_workers=1)
+    return images.map(mixing, ["image", "label"], num_parallel_workers=1) if mixing else images
 
 
 def iterate(dataset):

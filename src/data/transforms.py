@@ -9,26 +9,60 @@ from mindspore.dataset import transforms, vision
 from src.data.damage import readable_errors
 from src.errors import UserError
 
+INTERPOLATION = {"bilinear": vision.Inter.BILINEAR, "bicubic": vision.Inter.BICUBIC}
+# A magnitude of 10 is the strongest change, as timm counts: "m9" of published recipes is nine tenths of it.
+MAGNITUDES = 11
+
 
 def train_transform(data, image_size, in_channels):
-    """Return the training steps of a `DataConfig`: random crop, random flip, normalisation.
+    """Return the training steps of a `DataConfig`: random crop, random flip, RandAugment, normalisation.
 
-    Each takes encoded bytes (uint8, 1-D) to float32 (in_channels, image_size, image_size).
+    Together they take encoded bytes (uint8, 1-D) to float32 (in_channels, image_size, image_size). RandAugment (Cubuk
+    et al., arXiv 1909.13719) makes two changes of shape or colour, each drawn for the image.
     """
+    interpolation = INTERPOLATION[data.interpolation]
     # One fused step decodes only the blocks of a JPEG that the crop needs.
-    crop = vision.RandomCropDecodeResize(image_size, tuple(data.crop_scale), tuple(data.crop_ratio))
-    flip = [vision.RandomHorizontalFlip(data.hflip)] if data.hflip else []
-    return [crop, *flip, *_normalise(data.mean, data.std, in_channels)]
+    steps = [
+        vision.RandomCropDecodeResize(image_size, tuple(data.crop_scale), tuple(data.crop_ratio), interpolation),
+    ]
+    if data.hflip:
+        steps.append(vision.RandomHorizontalFlip(data.hflip))
+    if data.randaugment:
+        steps.append(vision.RandAugment(2, data.randaugment, MAGNITUDES, vision.Inter.BILINEAR))
+    return steps + _normalise(data.mean, data.std, in_channels)
 
 
-def eval_transform(image_size, resize, mean, std, in_channels):
+def erasing_transform(data):
+    """Return the step that puts noise into a rectangle of a normalised image (Zhong et al., arXiv 1708.04896), if any.
+
+    MindSpore has it in Python only, drawing from Python's own generator: it follows the seed on one thread only.
+    """
+    return [vision.RandomErasing(data.random_erasing, value="random")] if data.random_erasing else []
+
+
+def mixing_transform(data):
+    """Return the step that mixes the images and the labels of a batch, if any, as a list.
+
+    It takes images (B, C, S, S) and labels (B, K) as probabilities of classes. Mixup (Zhang et al., arXiv 1710.09412)
+    blends each image with another of the batch, cutmix (Yun et al., arXiv 1905.04899) pastes a rectangle of another
+    into it; where both are asked for, each batch gets one or the other at even odds.
+    """
+    steps = []
+    if data.mixup:
+        steps.append(vision.MixUpBatch(data.mixup))
+    if data.cutmix:
+        steps.append(vision.CutMixBatch(vision.ImageBatchFormat.NCHW, data.cutmix, 1.0))
+    return [transforms.RandomChoice(steps)] if len(steps) > 1 else steps
+
+
+def eval_transform(image_size, resize, interpolation, mean, std, in_channels):
     """Return the evaluation steps: shorter side to `resize` pixels, centre crop, normalisation.
 
-    Each list takes encoded bytes (uint8, 1-D) to float32 (in_channels, image_size, image_size).
+    Together they take encoded bytes (uint8, 1-D) to float32 (in_channels, image_size, image_size).
     """
     return [
         vision.Decode(),
-        vision.Resize(resize),
+        vision.Resize(resize, INTERPOLATION[interpolation]),
         vision.CenterCrop(image_size),
         *_normalise(mean, std, in_channels),
     ]
@@ -39,6 +73,7 @@ def preprocessing(data, image_size, in_channels):
     return {
         "image_size": image_size,
         "resize": data.resize or round(image_size * 256 / 224),
+        "interpolation": data.interpolation,
         "mean": list(data.mean),
         "std": list(data.std),
         "in_channels": in_channels,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training step as one graph: loss, gradients, their mean over the workers, the update."""
+"""One training step as one graph: loss, gradients, their mean over the workers, clipping, the update."""
 
 from mindspore import amp, nn, ops
+from mindspore import dtype as mstype
 
 # Keeps small float16 gradients from vanishing; a constant, so that a resumed run has no scale to restore.
 FLOAT16_LOSS_SCALE = 1024.0
@@ -29,24 +30,28 @@ class TrainStep(nn.Cell):
     Args:
         network (nn.Cell): images to float32 logits.
         loss (nn.Cell): logits and labels to the mean loss.
-        optimizer (nn.Optimizer): its `loss_scale` is applied to the loss here and taken out by it.
+        optimizer (nn.Optimizer): takes the gradients of its `parameters`.
         world (World): with more than one worker the gradients are averaged over them.
+        loss_scale (float): factor on the loss, taken out of the gradients again, see `loss_scale_of`.
+        clip_norm (float): gradients whose norm, over all parameters together, is above this are shrunk to it (Pascanu
+            et al., arXiv 1211.5063); 0 leaves them alone.
 
     Inputs:
         image (Tensor): float32 (B, C, H, W).
-        label (Tensor): int32 (B,).
+        label (Tensor): int32 (B,), or float32 (B, K), the probability of each class.
 
     Outputs:
         Tensor: float32 (), this worker's mean loss before the update.
     """
 
-    def __init__(self, network, loss, optimizer, world):
+    def __init__(self, network, loss, optimizer, world, loss_scale=1.0, clip_norm=0.0):
         super().__init__(auto_prefix=False)
         self.network = network
         self.network.set_grad()
         self.loss = loss
         self.optimizer = optimizer
-        self.loss_scale = optimizer.loss_scale
+        self.loss_scale = loss_scale
+        self.clip_norm = clip_norm
         self.value_and_gradients = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters)
         self.mean_over_workers = (
             nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=world.size)
@@ -60,5 +65,30 @@ class TrainStep(nn.Cell):
 
     def construct(self, image, label):
         scaled_loss, gradients = self.value_and_gradients(image, label)
-        updated = self.optimizer(self.mean_over_workers(gradients))
-        return ops.depend(scaled_loss / self.loss_scale, updated)
+        gradients = self.mean_over_workers(gradients)
+        if self.loss_scale != 1 or self.clip_norm > 0:
+            factor = 1 / self.loss_scale
+            if self.clip_norm > 0:
+                factor = ops.minimum(factor, self.clip_norm / global_norm(gradients))
+            gradients = ops.HyperMap()(ops.partial(_scaled, factor), gradients)
+        return ops.depend(scaled_loss / self.loss_scale, self.optimizer(gradients))
+
+
+def global_norm(tensors):
+    """Return the Euclidean norm of all elements of a tuple of Tensors together, float32 ()."""
+    return ops.sqrt(ops.addn(ops.HyperMap()(_sum_of_squares, tensors)))
+
+
+_sum_of_squares = ops.MultitypeFuncGraph("sum_of_squares")
+_scaled = ops.MultitypeFuncGraph("scaled")
+
+
+@_sum_of_squares.register("Tensor")
+def _(tensor):
+    return ops.square(tensor.astype(mstype.float32)).sum()
+
+
+@_scaled.register("Tensor", "Tensor")
+@_scaled.register("Number", "Tensor")
+def _(factor, tensor):
+    return tensor * factor

@@ -53,7 +53,7 @@ def train(config, world, resume=None):
     steps_per_epoch = _images(config, world, "train").get_dataset_size()
     base_lr = scaled_lr(config.optimizer, config.data.batch_size, world.size)
     lrs = learning_rates(config.scheduler, base_lr, steps_per_epoch, config.train.epochs)
-    optimizer = create_optimizer(network, config.optimizer, lrs, loss_scale_of(config.device.amp_level))
+    optimizer = create_optimizer(network, config.optimizer, lrs)
     state = {"epoch": 0, "step": 0, "best_top1": -1.0}
     if checkpoint:
         state = _restored(network, optimizer, checkpoint, steps_per_epoch)
@@ -61,7 +61,9 @@ def train(config, world, resume=None):
 
     forward = mixed_precision(network, config.device.amp_level)
     loss = nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
-    train_step, evaluation_step = TrainStep(forward, loss, optimizer, world), EvaluationStep(forward)
+    loss_scale = loss_scale_of(config.device.amp_level)
+    train_step = TrainStep(forward, loss, optimizer, world, loss_scale, config.optimizer.clip_norm)
+    evaluation_step = EvaluationStep(forward)
     for epoch in range(state["epoch"] + 1, config.train.epochs + 1):
         train_step.set_train(True)
         with monitor.epoch(epoch):
