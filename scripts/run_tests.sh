@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# All checks: style, then the tests. Arguments go to pytest, e.g. `bash scripts/run_tests.sh -x tests/test_scripts.py`.
+# All checks: style, then the tests, two files at a time (a test takes up to 4 GB). Arguments go to pytest, e.g.
+# `bash scripts/run_tests.sh -x tests/test_scripts.py`.
 
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 choose_python
 cd "$ROOT"
 run "$python" -m ruff check .
 run "$python" -m ruff format --check .
-run "$python" -m pytest "$@"
+run "$python" -m pytest -n 2 --dist loadfile "$@"

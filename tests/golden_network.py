@@ -9,25 +9,19 @@ from mindspore import Tensor
 
 from src.models import create_model
 from src.models.complexity import count_parameters
-from src.models.published import RESNET_RULES, from_published
+from src.models.published import from_published
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def golden_network(name, rules=RESNET_RULES):
-    """Return (golden figures, network); every published tensor must be used once, and the count be exact."""
+def golden_network(name, rules):
+    """Return (golden figures, network); every published tensor must be used, and the count be exact."""
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
-    shapes = {tensor: tuple(shape) for tensor, shape in golden["tensors"]}
-    unused = dict(shapes)
-
-    def make(tensor):
-        unused.pop(tensor)
-        return rule.make(tensor, shapes[tensor], golden["seed"])
-
+    tensors = {tensor: rule.make(tensor, shape, golden["seed"]) for tensor, shape in golden["tensors"]}
     network = create_model(name)
-    values = from_published(network, make, rules)
-    assert not unused
-    for parameter_name, parameter in network.parameters_and_names():
-        parameter.set_data(Tensor(values[parameter_name]))
+    parameters = {parameter.name: parameter for parameter in network.get_parameters()}
+    shapes = {parameter_name: parameter.shape for parameter_name, parameter in parameters.items()}
+    for parameter_name, value in from_published(shapes, tensors, rules).items():
+        parameters[parameter_name].set_data(Tensor(value))
     assert count_parameters(network) == golden["params"]
     return golden, network

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mindspore import Tensor, nn, ops
 
 from src.models.published import published_names
+from src.models.resnet import PUBLISHED
 from src.ops import ACmix
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("acmix_op_*.npz"))
@@ -59,14 +60,14 @@ def test_outputs_and_gradients_equal_the_published_code(path):
     network = ACmix(
         config["in_planes"],
         config["out_planes"],
-        config["kernel_att"],
-        config["head"],
-        config["kernel_conv"],
         config["stride"],
+        kernel_att=config["kernel_att"],
+        heads=config["head"],
+        kernel_conv=config["kernel_conv"],
     )
 
     def published(prefix, parameter):
-        parts = [golden[prefix + name.lstrip(".")] for name in published_names("." + parameter.name)]
+        parts = [golden[prefix + name.lstrip(".")] for name in published_names("." + parameter.name, PUBLISHED)]
         return np.concatenate(parts).reshape(parameter.shape)
 
     parameters = list(network.get_parameters())
@@ -96,7 +97,7 @@ def test_outputs_and_gradients_equal_the_published_code(path):
 def test_any_size_equals_the_definition(height, width, kernel_att, kernel_conv, stride, dilation, heads, seed):
     """Windows wider than the map, sizes no block divides, strides, dilation: outputs, and gradients along a line."""
     rng = np.random.default_rng(seed)
-    network = ACmix(3, CHANNELS, kernel_att, heads, kernel_conv, stride, dilation)
+    network = ACmix(3, CHANNELS, stride, dilation, kernel_att=kernel_att, heads=heads, kernel_conv=kernel_conv)
     weights = random_weights(network, rng)
     x = rng.standard_normal((2, 3, height, width))
     expected = acmix(x, weights, heads, kernel_att, kernel_conv, stride, dilation)

@@ -134,12 +134,26 @@ def test_damaged_checkpoint_is_refused(run, tmp_path):
         (lambda card: {**card, "sha256": 1}, "sha256 is missing or no str"),
         (lambda card: {**card, "preprocessing": {}}, "preprocessing cannot be used"),
         (lambda card: with_spec(card, resize="36"), "preprocessing cannot be used"),
+        (lambda card: with_spec(card, interpolation="area"), "preprocessing cannot be used"),
         (lambda card: with_spec(card, mean=[0.3] * 3, std=[0.3] * 3), r"preprocessing\.mean has 3 numbers for 1 ch"),
         (lambda card: with_spec(card, image_size=28), r"input\.shape is \[3, 1, 32, 32\] but .* \[1, 28, 28\]"),
         (lambda card: {**card, "input": {}}, r"input\.shape is None"),
         (lambda card: {**card, "labels": ["a"]}, r"output\.shape is \[3, 10\] but there are 3 images and 1 labels"),
     ],
-    ids=["cut", "encoding", "list", "labels", "sha256", "empty", "resize", "mean", "size", "input", "count"],
+    ids=[
+        "cut",
+        "encoding",
+        "list",
+        "labels",
+        "sha256",
+        "empty",
+        "resize",
+        "interpolation",
+        "mean",
+        "size",
+        "input",
+        "count",
+    ],
 )
 def test_bad_descriptions_are_refused(copied, change, message):
     """A description that is no JSON, lacks something or contradicts itself is named with what is wrong."""

@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "models": {"models", "ops"},
     "data": {"data"} | GROUND,
     "training": {"training", "data", "models", "ops"} | GROUND,
+    "convert": {"convert", "training", "models", "ops"} | GROUND,
     "deploy": {"deploy", "training", "data", "models", "ops"} | GROUND,
     **{name: GROUND for name in GROUND},
 }

@@ -12,8 +12,9 @@ from sgd_step import SgdStep
 from src.models import create_model, list_models
 from src.models.complexity import count_multiply_adds, count_parameters
 from src.models.published import published_names
+from src.models.resnet import PUBLISHED
 
-SMALL = {"num_classes": 10, "image_size": 32, "stem": "small", "width": 8}
+SMALL = {"num_classes": 10, "image_size": 32, "stem": "small", "width": 8, "depths": [1, 1, 1, 1]}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def images(*shape, seed=0):
 @pytest.mark.parametrize(("depth", "second_loss"), [(26, 1e-3), (38, 2e-2), (50, 1e-1)])
 def test_equals_the_published_network(depth, second_loss):
     """Parameter count, logits, first gradients and first losses, from rule-made weights through the name map."""
-    golden, network = golden_network(f"acmix_resnet{depth}")
+    golden, network = golden_network(f"acmix_resnet{depth}", PUBLISHED)
 
     image = Tensor(rule.make_input(golden["input_shape"], golden["seed"]))
     logits = network.set_train(False)(image).asnumpy()
@@ -46,7 +47,7 @@ def test_equals_the_published_network(depth, second_loss):
     norms = golden["grad_norms"]
     largest = max(norms.values())
     for parameter, gradient in zip(network.trainable_params(), gradients):
-        names = published_names(parameter.name)
+        names = published_names(parameter.name, PUBLISHED)
         for name, part in zip(names, np.split(gradient.asnumpy(), len(names))):
             assert abs(np.linalg.norm(part) - norms.pop(name)) < 1e-3 * largest, name
     assert not norms
@@ -69,6 +70,42 @@ def test_list_models_takes_patterns():
     assert list_models("acmix_resnet*") == ["acmix_resnet26", "acmix_resnet38", "acmix_resnet50"]
     assert {"resnet26", "resnet38", "resnet50", "sasa_resnet26", "sasa_resnet38", "sasa_resnet50"} < set(list_models())
     assert list_models("nothing*") == []
+
+
+CONVOLUTION = {"kernel_conv", "paths", "shift"}
+RESNET = {"depths", "stem", "width", "zero_init_residual"}
+SWIN = {"depths", "width", "heads", "window", "patch", "mlp_ratio"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet26", RESNET),
+        ("acmix_resnet26", RESNET | CONVOLUTION | {"kernel_att", "heads"}),
+        ("sasa_resnet26", RESNET | CONVOLUTION | {"kernel_att", "heads"}),
+        ("san10", {"depths", "stem", "width"}),
+        ("acmix_san10", {"depths", "stem", "width"} | CONVOLUTION),
+        ("swin_tiny", SWIN),
+        ("acmix_swin_tiny", SWIN | CONVOLUTION),
+        ("pvt_tiny", {"depths", "width"}),
+        ("acmix_pvt_tiny", {"depths", "width"} | CONVOLUTION),
+    ],
+)
+def test_a_model_takes_the_options_of_its_backbone_and_its_operator(name, options):
+    """A plain model has no option of ACmix, which would do nothing there; the message lists what there is."""
+    with pytest.raises(ValueError, match="has no option 'nonsense'; it takes ") as refusal:
+        create_model(name, nonsense=1)
+    assert set(str(refusal.value).split("it takes ")[1].split(", ")) == options
+
+
+def test_an_option_overrides_the_models_own_value():
+    """`sasa_resnet26` is attention alone unless told otherwise, and every option reaches the operator."""
+    options = {"kernel_att": 5, "heads": 2, "kernel_conv": 5, "shift": "fixed"}
+    own = create_model("sasa_resnet26", **SMALL).layer1[0].conv2
+    told = create_model("sasa_resnet26", **SMALL, paths="both", **options).layer1[0].conv2
+    assert own.has_attention and not own.has_convolution
+    assert told.has_attention and (told.attention.kernel, told.attention.heads) == (5, 2)
+    assert told.convolution.shift.kernel == 5 and not told.convolution.shift.weight.requires_grad
 
 
 def test_plain_resnet50_is_the_known_one():
@@ -111,6 +148,8 @@ def test_drop_path_drops_in_training_only():
         ("acmix_resnet27", {}, "acmix_resnet26"),
         ("acmix_resnet26", {"stemm": "small"}, "stemm"),
         ("resnet26", {"heads": 4}, "heads"),
+        ("resnet26", {"width": 0}, "width"),
+        ("resnet26", {"depths": [1, 1, 1]}, "depths"),
         ("acmix_resnet26", {"stem": "tiny"}, "small"),
         ("acmix_resnet26", {"heads": 3}, "heads"),
         ("acmix_resnet26", {"image_size": 16}, "image_size"),

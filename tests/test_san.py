@@ -20,7 +20,7 @@ from src.ops.patchwise_attention import PatchwiseAttention
 from src.training.checkpoint import save_weights
 from src.training.network import build_network
 
-SMALL = {"num_classes": 10, "image_size": 20, "stem": "small", "width": 32, "in_channels": 1}
+SMALL = {"num_classes": 10, "image_size": 20, "stem": "small", "width": 32, "in_channels": 1, "depths": [1] * 5}
 
 
 @pytest.fixture(autouse=True)
@@ -175,6 +175,7 @@ def test_exports_to_onnx(tmp_path):
         ("san10", {"stem": "tiny"}, "small"),
         ("san10", {"image_size": 31}, "image_size"),
         ("acmix_san10", {"width": 48}, "width"),
+        ("acmix_san10", {"kernel_conv": 2}, "kernel_conv"),
         ("san10", {"shift": "slice"}, "shift"),
         ("acmix_san10", {"paths": "none"}, "paths"),
         ("san10", {"drop_path_rate": 1.0}, "drop_path_rate"),
@@ -184,3 +185,10 @@ def test_what_cannot_be_built_is_refused(name, arguments, named):
     """The message names the argument, or what to write instead."""
     with pytest.raises(ValueError, match=named):
         create_model(name, **arguments)
+
+
+def test_an_image_too_small_is_refused_when_compiled():
+    """A Cell is not tied to the size it was built for, but nothing is left of 15 pixels after four max pools."""
+    network = create_model("san10", **SMALL)
+    with pytest.raises(ValueError, match="at least 16 x 16 pixels, got 15 x 40"):
+        network(Tensor(random(1, 1, 15, 40)))

@@ -132,6 +132,15 @@ def test_trains_and_evaluates_in_graph_mode(name):
     assert network.set_train(False)(image).shape == (4, 10)
 
 
+@pytest.mark.parametrize("image_size", [200, 256, 384])
+def test_any_image_size_is_taken(image_size):
+    """With patches of 4 and windows of 7 their maps are no whole windows, in all stages or in some."""
+    options = {"width": 8, "heads": 1, "depths": [2, 1, 1, 1]}
+    network = create_model("acmix_swin_tiny", num_classes=10, image_size=image_size, **options).set_train(False)
+    logits = network(images(1, 3, image_size, image_size)).asnumpy()
+    assert logits.shape == (1, 10) and np.isfinite(logits).all()
+
+
 def test_windows_shrink_to_small_maps_and_roll_only_on_larger_ones():
     """At 32 pixels and patches of 2 the maps are 16, 8, 4 and 2: with windows of 4 two stages roll, one shrinks."""
     network = create_model("swin_tiny", **{**SMALL, "depths": [2, 2, 2, 2]})

@@ -36,9 +36,9 @@ CLASSES, SIZE = 3, 8
 class Tiny(nn.Cell):
     """Has batch norm, because its moving averages have to survive a resume too."""
 
-    def __init__(self, num_classes, image_size, in_channels, drop_path_rate):
+    def __init__(self, spatial, num_classes, image_size, in_channels, drop_path_rate, features_only):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, 8, 3)
+        self.conv = spatial(in_channels, 8, 3)
         self.norm = nn.BatchNorm2d(8)
         self.relu = nn.ReLU()
         self.fc = nn.Dense(8, num_classes)
@@ -47,7 +47,7 @@ class Tiny(nn.Cell):
         return self.fc(self.relu(self.norm(self.conv(x))).mean((2, 3)))
 
 
-register_model("tiny_for_tests", Tiny)
+register_model("tiny_for_tests", Tiny, nn.Conv2d)
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def _wrong(card):
     spec = card["preprocessing"]
     try:
         eval_transform(**spec)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         return f"preprocessing cannot be used ({error})"
     if len(spec["mean"]) != spec["in_channels"]:
         return f"preprocessing.mean has {len(spec['mean'])} numbers for {spec['in_channels']} channels"

@@ -5,11 +5,11 @@ The bottleneck is that of He et al. 2016 with the stride on its middle operator 
 the three differ. ResNet-26 and -38 are the shallower stacks of Ramachandran et al. 2019 (stand-alone self-attention).
 """
 
-from functools import partial
-
 from mindspore import nn
 from mindspore.common.initializer import HeNormal
 
+from src.models.backbone import Backbone
+from src.models.checks import check_depths, check_whole, first_stride
 from src.models.drop_path import DropPath, drop_path_rates
 from src.models.registry import register_model
 from src.ops.acmix import ACmix
@@ -23,6 +23,11 @@ def convolution(in_channels, out_channels, kernel=1, stride=1):
     """A convolution without bias, padded to give ceil(size / stride)."""
     weight = HeNormal(mode="fan_out", nonlinearity="relu")
     return nn.Conv2d(in_channels, out_channels, kernel, stride, pad_mode="pad", padding=kernel // 2, weight_init=weight)
+
+
+def convolution_3x3(in_channels, out_channels, stride):
+    """What ACmix takes the place of."""
+    return convolution(in_channels, out_channels, 3, stride)
 
 
 class ImageNetStem(nn.Cell):
@@ -62,7 +67,7 @@ class Bottleneck(nn.Cell):
         out_channels = width * EXPANSION
         self.conv1 = convolution(in_channels, width)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = spatial(width, width, stride=stride)
+        self.conv2 = spatial(width, width, stride)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = convolution(width, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels, gamma_init="zeros" if zero_init_residual else "ones")
@@ -81,89 +86,79 @@ class Bottleneck(nn.Cell):
         return self.relu(self.drop_path(out) + self.downsample(x))
 
 
-class ResNet(nn.Cell):
+class ResNet(Backbone):
     """A stem, four stages of bottlenecks, global average pooling and a linear head.
 
     Args:
-        depth (int): 26, 38 or 50.
-        spatial: `spatial(in_channels, out_channels, stride=...)` makes the middle operator of a bottleneck.
+        spatial: `spatial(in_channels, out_channels, stride)` makes the middle operator of a bottleneck.
+        depths (sequence): bottlenecks of each stage.
         stem (str): "imagenet" (shrinks by 4) or "small" (keeps the size).
         width (int): channels of the stem and of the first stage's bottlenecks; 64 in the paper.
         zero_init_residual (bool): start each block as its shortcut, by a zero scale of its last norm.
 
     Raises:
-        ValueError: an unknown stem, a width the operator cannot take, or an image smaller than the total stride.
+        ValueError: an unknown stem, a number below 1, a width the operator cannot take, or an image smaller than the
+            total stride.
     """
 
     def __init__(
-        self, depth, spatial, num_classes, image_size, in_channels, drop_path_rate, stem, width, zero_init_residual
+        self,
+        spatial,
+        num_classes,
+        image_size,
+        in_channels,
+        drop_path_rate,
+        features_only,
+        *,
+        depths,
+        stem="imagenet",
+        width=64,
+        zero_init_residual=False,
     ):
-        super().__init__()
-        if stem not in STEMS:
-            raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}")
-        smallest = STEMS[stem] * 8
-        if image_size < smallest:
-            advice = "; stem='small' takes images from 8 pixels" if stem != "small" else ""
-            raise ValueError(f"image_size must be at least {smallest} with stem={stem!r}, got {image_size}{advice}")
-        blocks = BLOCKS[depth]
-        rates = iter(drop_path_rates(drop_path_rate, sum(blocks)))
+        check_depths(depths, 4)
+        check_whole(width=width)
+        stride = first_stride(stem, STEMS, image_size)
+        super().__init__([(width << stage) * EXPANSION for stage in range(4)], stride, features_only)
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.stem = (ImageNetStem if stem == "imagenet" else SmallStem)(in_channels, width)
         channels, stages = width, []
-        for stage, count in enumerate(blocks):
+        for stage, depth in enumerate(depths):
             cells = []
-            for block in range(count):
+            for block in range(depth):
                 stride = 2 if stage > 0 and block == 0 else 1
                 cells.append(Bottleneck(channels, width << stage, stride, spatial, next(rates), zero_init_residual))
                 channels = (width << stage) * EXPANSION
             stages.append(nn.SequentialCell(*cells))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.fc = nn.Dense(channels, num_classes)
+        if not features_only:
+            self.fc = nn.Dense(channels, num_classes)
 
     def construct(self, x):
-        x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
-        return self.fc(x.mean((2, 3)))
+        x1 = self.layer1(self.stem(x))
+        x2 = self.layer2(x1)
+        x3 = self.layer3(x2)
+        x4 = self.layer4(x3)
+        if self.features_only:
+            return x1, x2, x3, x4
+        return self.fc(x4.mean((2, 3)))
 
 
-def plain_builder(depth):
-    """The builder of `resnet<depth>`: a 3x3 convolution in each bottleneck."""
+for layers, depths in BLOCKS.items():
+    register_model(f"resnet{layers}", ResNet, convolution_3x3, depths=depths)
+    register_model(f"acmix_resnet{layers}", ResNet, ACmix, depths=depths)
+    register_model(f"sasa_resnet{layers}", ResNet, ACmix, depths=depths, paths="attention")
 
-    def build(
-        num_classes, image_size, in_channels, drop_path_rate, stem="imagenet", width=64, zero_init_residual=False
-    ):
-        spatial = partial(convolution, kernel=3)
-        return ResNet(
-            depth, spatial, num_classes, image_size, in_channels, drop_path_rate, stem, width, zero_init_residual
-        )
+_BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 
-    return build
-
-
-def acmix_builder(depth, paths):
-    """The builder of `acmix_resnet<depth>` (both paths) or `sasa_resnet<depth>` (attention alone)."""
-
-    def build(
-        num_classes,
-        image_size,
-        in_channels,
-        drop_path_rate,
-        stem="imagenet",
-        width=64,
-        zero_init_residual=False,
-        kernel_att=7,
-        heads=4,
-        kernel_conv=3,
-        paths=paths,
-        shift="learnable",
-    ):
-        spatial = partial(ACmix, kernel_att=kernel_att, heads=heads, kernel_conv=kernel_conv, paths=paths, shift=shift)
-        return ResNet(
-            depth, spatial, num_classes, image_size, in_channels, drop_path_rate, stem, width, zero_init_residual
-        )
-
-    return build
-
-
-for depth in BLOCKS:
-    register_model(f"resnet{depth}", plain_builder(depth))
-    register_model(f"acmix_resnet{depth}", acmix_builder(depth, "both"))
-    register_model(f"sasa_resnet{depth}", acmix_builder(depth, "attention"))
+# How the published code (and torchvision) calls our parameters; see `src.models.published`.
+PUBLISHED = (
+    (r"^stem\.(conv|bn)\.", r"\g<1>1."),
+    (r"((?:bn\d|downsample\.1)\.)(gamma|beta|moving_mean|moving_variance)$", lambda m: m[1] + _BATCH_NORM[m[2]]),
+    (r"\.alpha$", ".rate1"),
+    (r"\.beta$", ".rate2"),
+    (r"\.attention\.position\.weight$", ".conv_p.weight:conv1x1"),
+    (r"\.attention\.position\.bias$", ".conv_p.bias"),
+    (r"\.convolution\.fc\.", ".fc."),
+    (r"\.convolution\.shift\.", ".dep_conv."),
+    (r"^(.*\.)qkv(\..*)$", r"\1conv1\2|\1conv2\2|\1conv3\2"),
+)

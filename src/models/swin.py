@@ -5,11 +5,11 @@ Four stages of blocks; each block is attention and a two-layer perceptron, both 
 lie channels last, (B, H, W, C), as norms and linear layers want them.
 """
 
-from functools import partial
-
 from mindspore import nn, ops
 from mindspore.common.initializer import TruncatedNormal
 
+from src.models.backbone import Backbone
+from src.models.checks import check_depths, check_whole
 from src.models.drop_path import DropPath, drop_path_rates
 from src.models.registry import register_model
 from src.ops.gelu import Gelu
@@ -32,6 +32,16 @@ def padded(x, multiple):
     if below + right > 0:
         x = ops.Pad(((0, 0), (0, below), (0, right), (0, 0)))(x)
     return x
+
+
+def channels_first(x):
+    """(B, H, W, C) -> (B, C, H, W)."""
+    return x.transpose(0, 3, 1, 2)
+
+
+def window_attention(channels, heads, window, cyclic_shift):
+    """The attention of a plain Swin Transformer: (B, H, W, C) -> (B, H, W, C)."""
+    return WindowACmix(channels, heads, window, cyclic_shift, paths="attention")
 
 
 class PatchEmbed(nn.Cell):
@@ -108,14 +118,14 @@ class Stage(nn.Cell):
         return self.blocks(self.downsample(x))
 
 
-class Swin(nn.Cell):
+class Swin(Backbone):
     """Patches, four stages, a norm, global average pooling and a linear head.
 
     A window larger than a stage's map at `image_size` shrinks to it and is not rolled; other maps are filled up to
     whole windows.
 
     Args:
-        attention: `attention(channels, heads, window, cyclic_shift)` makes the attention of a block.
+        spatial: `spatial(channels, heads, window, cyclic_shift)` makes the attention of a block.
         depths (sequence): blocks of each of the four stages.
         width (int): channels of the first stage, doubled in each that follows.
         heads (int): heads in the first stage, doubled in each that follows.
@@ -129,20 +139,23 @@ class Swin(nn.Cell):
 
     def __init__(
         self,
-        attention,
+        spatial,
         num_classes,
         image_size,
         in_channels,
         drop_path_rate,
+        features_only,
+        *,
         depths,
-        width,
-        heads,
-        window,
-        patch,
-        mlp_ratio,
+        width=96,
+        heads=3,
+        window=7,
+        patch=4,
+        mlp_ratio=4,
     ):
-        super().__init__()
-        _check(depths, {"width": width, "heads": heads, "window": window, "patch": patch, "mlp_ratio": mlp_ratio})
+        check_depths(depths, 4)
+        check_whole(width=width, heads=heads, window=window, patch=patch, mlp_ratio=mlp_ratio)
+        super().__init__([width << stage for stage in range(4)], patch, features_only)
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.embed = PatchEmbed(in_channels, width, patch)
         size, stages = -(-image_size // patch), []
@@ -152,7 +165,7 @@ class Swin(nn.Cell):
             blocks = [
                 Block(
                     channels,
-                    attention(channels, heads << stage, side, rolled if block % 2 else 0),
+                    spatial(channels, heads << stage, side, rolled if block % 2 else 0),
                     mlp_ratio,
                     next(rates),
                 )
@@ -161,97 +174,25 @@ class Swin(nn.Cell):
             stages.append(Stage(PatchMerging(channels // 2) if stage else nn.Identity(), blocks))
             size = -(-size // 2)
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.norm = norm(channels)
-        self.head = linear(channels, num_classes)
+        if not features_only:
+            self.norm = norm(channels)
+            self.head = linear(channels, num_classes)
 
     def construct(self, x):
-        x = self.layer4(self.layer3(self.layer2(self.layer1(self.embed(x)))))
-        return self.head(self.norm(x).mean((1, 2)))
-
-
-def _check(depths, numbers):
-    """Refuse what is no whole number from 1."""
-    if not isinstance(depths, (list, tuple)) or len(depths) != 4:
-        raise ValueError(f"depths must be four numbers of blocks, got {depths!r}")
-    for name, value in [*numbers.items(), *(("depths", depth) for depth in depths)]:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number from 1, got {value!r}")
-
-
-def plain_builder(depths):
-    """The builder of `swin_<size>`: window attention alone."""
-
-    def build(
-        num_classes,
-        image_size,
-        in_channels,
-        drop_path_rate,
-        depths=depths,
-        width=96,
-        heads=3,
-        window=7,
-        patch=4,
-        mlp_ratio=4,
-    ):
-        attention = partial(WindowACmix, paths="attention")
-        return Swin(
-            attention,
-            num_classes,
-            image_size,
-            in_channels,
-            drop_path_rate,
-            depths,
-            width,
-            heads,
-            window,
-            patch,
-            mlp_ratio,
-        )
-
-    return build
-
-
-def acmix_builder(depths):
-    """The builder of `acmix_swin_<size>`: ACmix in each block."""
-
-    def build(
-        num_classes,
-        image_size,
-        in_channels,
-        drop_path_rate,
-        depths=depths,
-        width=96,
-        heads=3,
-        window=7,
-        patch=4,
-        mlp_ratio=4,
-        kernel_conv=3,
-        paths="both",
-        shift="learnable",
-    ):
-        attention = partial(WindowACmix, kernel_conv=kernel_conv, paths=paths, shift=shift)
-        return Swin(
-            attention,
-            num_classes,
-            image_size,
-            in_channels,
-            drop_path_rate,
-            depths,
-            width,
-            heads,
-            window,
-            patch,
-            mlp_ratio,
-        )
-
-    return build
+        x1 = self.layer1(self.embed(x))
+        x2 = self.layer2(x1)
+        x3 = self.layer3(x2)
+        x4 = self.layer4(x3)
+        if self.features_only:
+            return channels_first(x1), channels_first(x2), channels_first(x3), channels_first(x4)
+        return self.head(self.norm(x4).mean((1, 2)))
 
 
 for size, depths in DEPTHS.items():
-    register_model(f"swin_{size}", plain_builder(depths))
-    register_model(f"acmix_swin_{size}", acmix_builder(depths))
+    register_model(f"swin_{size}", Swin, window_attention, depths=depths)
+    register_model(f"acmix_swin_{size}", Swin, WindowACmix, depths=depths)
 
-# Rules for `src.models.published`: how the published code (and Microsoft's Swin) calls each parameter.
+# How the published code (and Microsoft's Swin) calls our parameters; see `src.models.published`.
 PUBLISHED = (
     (r"^embed\.", "patch_embed."),
     (r"^layer(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) - 2}.downsample."),  # there at the end of a stage
@@ -262,6 +203,7 @@ PUBLISHED = (
     (r"\.attn\.beta$", ".attn.rate2"),
     (r"\.attention\.position$", ".relative_position_bias_table"),
     (r"\.attention\.project\.", ".proj."),
+    (r"\.attn\.(qkv|proj)\.weight$", r".attn.\1.weight:linear"),
     (r"\.convolution\.fc\.", ".fc."),
     (r"\.convolution\.shift\.", ".dep_conv."),
 )

@@ -38,10 +38,15 @@ class ConvolutionPath(nn.Cell):
         has_bias (bool): whether `fc` has a bias.
 
     Inputs: (B, pieces * d, H, W), piece by piece. Outputs: (B, C, ceil(H / stride), ceil(W / stride)).
+
+    Raises:
+        ValueError: a kernel without a centre.
     """
 
     def __init__(self, pieces, slots, channels, kernel=3, stride=1, dilation=1, shift="learnable", has_bias=False):
         super().__init__()
+        if isinstance(kernel, bool) or not isinstance(kernel, int) or kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f"ACmix kernel_conv must be an odd whole number from 1, got {kernel!r}")
         self.pieces, self.slots, self.taps = pieces, slots, kernel * kernel
         self.fc = nn.Conv2d(pieces, self.taps, 1, has_bias=has_bias)
         self.shift = ShiftSum(channels, slots, kernel, stride, dilation, shift)
@@ -101,11 +106,11 @@ class ACmix(Mix):
     Args:
         in_channels (int): channels of the input.
         out_channels (int): C, divisible by `heads`.
+        stride (int): step of both paths.
+        dilation (int): spacing of the pixels in the attention window and of the shifts.
         kernel_att (int): side of the attention window, odd.
         heads (int): N.
         kernel_conv (int): k of the convolution, odd.
-        stride (int): step of both paths.
-        dilation (int): spacing of the pixels in the attention window and of the shifts.
         paths (str): "both", or only "attention" or "convolution".
         shift (str): "learnable" (a grouped convolution that starts as the shifts), "fixed" (the same, frozen) or
             "slice" (tensor slices).
@@ -124,15 +129,16 @@ class ACmix(Mix):
         self,
         in_channels,
         out_channels,
+        stride=1,
+        dilation=1,
+        *,
         kernel_att=7,
         heads=4,
         kernel_conv=3,
-        stride=1,
-        dilation=1,
         paths="both",
         shift="learnable",
     ):
-        _check(in_channels, out_channels, kernel_att, heads, kernel_conv, stride, dilation)
+        _check(in_channels, out_channels, kernel_att, heads, stride, dilation)
         slots = out_channels // heads
         super().__init__(
             nn.Conv2d(in_channels, 3 * out_channels, 1, has_bias=True),
@@ -142,13 +148,12 @@ class ACmix(Mix):
         )
 
 
-def _check(in_channels, out_channels, kernel_att, heads, kernel_conv, stride, dilation):
+def _check(in_channels, out_channels, kernel_att, heads, stride, dilation):
     numbers = {
         "in_channels": in_channels,
         "out_channels": out_channels,
         "kernel_att": kernel_att,
         "heads": heads,
-        "kernel_conv": kernel_conv,
         "stride": stride,
         "dilation": dilation,
     }
@@ -157,6 +162,5 @@ def _check(in_channels, out_channels, kernel_att, heads, kernel_conv, stride, di
             raise ValueError(f"ACmix {name} must be a whole number from 1, got {value!r}")
     if out_channels % heads:
         raise ValueError(f"ACmix out_channels={out_channels} must be divisible by heads={heads}")
-    for name in ("kernel_att", "kernel_conv"):
-        if numbers[name] % 2 == 0:
-            raise ValueError(f"ACmix {name} must be odd so that a window has a centre, got {numbers[name]}")
+    if kernel_att % 2 == 0:
+        raise ValueError(f"ACmix kernel_att must be odd so that a window has a centre, got {kernel_att}")

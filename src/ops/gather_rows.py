@@ -9,13 +9,25 @@ class GatherRows(nn.Cell):
 
     The usual gradient of a gather scatters K rows; here `places` (m, P), the inverse of `index`, lets each of the P
     rows add up its own m copies, which is several times faster where scatters are slow.
+
+    Args:
+        gaps (bool): for large m, of which many rows have fewer copies: K in `places` stands for none.
     """
+
+    def __init__(self, gaps=False):
+        super().__init__()
+        self.gaps = gaps
 
     def construct(self, x, index, places):
         return ops.gather(x, index, 1)
 
     def bprop(self, x, index, places, out, dout):
-        dx = ops.gather(dout, places[0], 1)
-        for m in range(1, places.shape[0]):
-            dx = dx + ops.gather(dout, places[m], 1)
+        if self.gaps:
+            # A sum reads more memory than the loop below, which would take too long to compile.
+            dout = ops.concat((dout, ops.zeros_like(dout[:, :1])), 1)
+            dx = ops.gather(dout, places.reshape(-1), 1).reshape(x.shape[0], -1, *x.shape[1:]).sum(1)
+        else:
+            dx = ops.gather(dout, places[0], 1)
+            for m in range(1, places.shape[0]):
+                dx = dx + ops.gather(dout, places[m], 1)
         return dx, ops.zeros_like(index), ops.zeros_like(places)

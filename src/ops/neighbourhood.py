@@ -146,12 +146,12 @@ def inverse(index, used, size):
     """List for each of `size` sources the places of `index` that copied it, counting only places in `used`.
 
     Returns:
-        (m, size) int32, m the largest number of copies; the rest point at an unused place.
+        (m, size) int32, m the largest number of copies; the rest is an unused place, or len(index) if there is none.
     """
     by_source = np.flatnonzero(used)[np.argsort(index[used], kind="stable")]
     copies = np.bincount(index[used], minlength=size)
     first = np.cumsum(copies) - copies
-    spare = 0 if used.all() else np.flatnonzero(~used)[0]
+    spare = len(index) if used.all() else np.flatnonzero(~used)[0]
     places = np.full((copies.max(), size), spare, np.int32)
     for m in range(copies.max()):
         has = copies > m

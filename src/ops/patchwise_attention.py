@@ -14,7 +14,8 @@ up with zeros, writes that matrix at once.
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from src.ops.neighbourhood import reflect
+from src.ops.gather_rows import GatherRows
+from src.ops.neighbourhood import inverse, reflect
 
 # Queries in a segment: more of them waste zeros in the matrix, fewer copy each value more often.
 SEGMENT = 7
@@ -25,19 +26,9 @@ def _taps(size, kernel):
     return reflect(np.arange(size) + np.arange(kernel)[:, None] - kernel // 2, size)
 
 
-def _inverse(index, size):
-    """(m * size,): for each of `size` sources the at most m places it was copied to, filled up with len(index)."""
-    copies = np.bincount(index, minlength=size)
-    places = np.full((copies.max(), size), len(index), np.int32)
-    order = np.argsort(index, kind="stable")
-    nth = np.arange(len(index)) - np.repeat(np.cumsum(copies) - copies, copies)
-    places[nth, index[order]] = order
-    return places.reshape(-1)
-
-
 def _with_inverse(index, size):
-    index = index.reshape(-1)
-    return Tensor(index.astype(np.int32)), Tensor(_inverse(index, size))
+    index = index.reshape(-1).astype(np.int32)
+    return Tensor(index), Tensor(inverse(index, np.ones(len(index), bool), size))
 
 
 @ops.constexpr
@@ -64,21 +55,6 @@ def _segments(height, width, kernel):
     return length, _with_inverse(rows * width + columns, height * width)
 
 
-class CopyRows(nn.Cell):
-    """Copy rows of x (M, P, ...) by `index` (K,) into (M, K, ...), with an exact gradient that only gathers.
-
-    `places` (m * P,) are the places each row was copied to, by m turns; K stands for none.
-    """
-
-    def construct(self, x, index, places):
-        return ops.gather(x, index, 1)
-
-    def bprop(self, x, index, places, out, dout):
-        dout = ops.concat((dout, ops.zeros_like(dout[:, :1])), 1)
-        copies = ops.gather(dout, places, 1).reshape(x.shape[0], -1, *x.shape[1:])
-        return copies.sum(1), ops.zeros_like(index), ops.zeros_like(places)
-
-
 class PatchwiseAttention(nn.Cell):
     """Aggregate the k x k neighbourhood of each pixel by weights made from its query and all its keys.
 
@@ -103,7 +79,7 @@ class PatchwiseAttention(nn.Cell):
         self.norm2 = nn.BatchNorm2d(weights)
         self.linear2 = nn.Conv2d(weights, weights * kernel * kernel, 1, has_bias=True)
         self.relu = nn.ReLU()
-        self.copy = CopyRows()
+        self.gather = GatherRows(gaps=True)
         self.matmul = ops.BatchMatMul()
         self.matmul_transposed = ops.BatchMatMul(transpose_b=True)
 
@@ -123,8 +99,8 @@ class PatchwiseAttention(nn.Cell):
         d = self.query_channels
         columns, rows = _neighbours(d, height, width, self.kernel)
         query = qkv[:, :d].reshape(batch, -1, width)
-        key = self.copy(qkv[:, d : 2 * d].reshape(-1, width), *columns).reshape(batch, -1, width)
-        return self.copy(ops.concat((query, key), 1), *rows).reshape(batch, -1, height, width)
+        key = self.gather(qkv[:, d : 2 * d].reshape(-1, width), *columns).reshape(batch, -1, width)
+        return self.gather(ops.concat((query, key), 1), *rows).reshape(batch, -1, height, width)
 
     def aggregate(self, hidden, value):
         """Weights from `hidden` (B, C / share, H, W), applied to the value (B, C, H, W)."""
@@ -142,7 +118,7 @@ class PatchwiseAttention(nn.Cell):
         matrix = matrix.reshape(weights * batch * height * count, length * (seen + 1))[:, : length * seen]
 
         value = value.reshape(batch, self.share, weights, height * width).transpose(2, 0, 3, 1)
-        value = self.copy(value.reshape(weights * batch, height * width, self.share), index, places)
+        value = self.gather(value.reshape(weights * batch, height * width, self.share), index, places)
         out = self.matmul(matrix.reshape(-1, length, seen), value.reshape(-1, seen, self.share))
         out = out.reshape(weights, batch, height, count * length, self.share)[:, :, :, :width]
         return out.transpose(1, 4, 0, 2, 3).reshape(batch, -1, height, width)

@@ -160,13 +160,11 @@ class SpatialReductionAttention(Mix):
         ValueError: an argument that cannot work, named.
     """
 
-    def __init__(self, channels, heads, grid, reduction=1, paths="both", kernel_conv=3, shift="learnable"):
+    def __init__(self, channels, heads, grid, reduction=1, *, paths="both", kernel_conv=3, shift="learnable"):
         if channels % heads:
             raise ValueError(f"channels={channels} must be divisible by heads={heads}")
         if grid[0] % reduction or grid[1] % reduction:
             raise ValueError(f"a grid of {grid[0]} x {grid[1]} cannot be reduced by {reduction}")
-        if kernel_conv < 1 or kernel_conv % 2 == 0:
-            raise ValueError(f"ACmix kernel_conv must be odd so that a window has a centre, got {kernel_conv}")
         super().__init__(
             ReducedProjection(channels, grid, reduction),
             GlobalAttention(channels, heads),

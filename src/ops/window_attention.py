@@ -141,11 +141,9 @@ class WindowACmix(Mix):
         ValueError: channels that `heads` does not divide, an even `kernel_conv`, an unknown `paths` or `shift`.
     """
 
-    def __init__(self, channels, heads, window=7, cyclic_shift=0, kernel_conv=3, paths="both", shift="learnable"):
+    def __init__(self, channels, heads, window=7, cyclic_shift=0, *, kernel_conv=3, paths="both", shift="learnable"):
         if channels % heads:
             raise ValueError(f"ACmix channels={channels} must be divisible by heads={heads}")
-        if isinstance(kernel_conv, bool) or not isinstance(kernel_conv, int) or kernel_conv < 1 or kernel_conv % 2 == 0:
-            raise ValueError(f"ACmix kernel_conv must be an odd whole number from 1, got {kernel_conv!r}")
         super().__init__(
             nn.Conv2d(channels, 3 * channels, 1, has_bias=True, weight_init=TruncatedNormal(0.02), bias_init="zeros"),
             WindowAttention(channels, heads, window, cyclic_shift),

@@ -13,6 +13,7 @@ from pathlib import Path
 import mindspore as ms
 
 from src.errors import UserError
+from src.models.image_size import resizers
 from src.training.atomic import replacing
 
 _OPTIMIZER = "optimizer."
@@ -58,11 +59,17 @@ def read_checkpoint(path):
 def load_weights(network, path):
     """Fill `network` from a checkpoint of either kind and return its `meta`.
 
+    What depends on the image size is interpolated where the file is of another one.
+
     Raises:
         UserError: the file is unreadable (see `read_checkpoint`), or its parameters are not those of `network`.
     """
     parameters, meta = read_checkpoint(path)
-    _fill(_by_name(network), {k: v for k, v in parameters.items() if not k.startswith(_OPTIMIZER)}, path, meta)
+    weights = {name: value for name, value in parameters.items() if not name.startswith(_OPTIMIZER)}
+    for name, resize in resizers(network).items():
+        if name in weights:
+            weights[name] = ms.Parameter(ms.Tensor(resize(weights[name].asnumpy())))
+    _fill(_by_name(network), weights, path, meta)
     return meta
 
 

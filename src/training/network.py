@@ -11,6 +11,8 @@ def build_network(config):
     Raises:
         UserError: an unknown model, or values it cannot work with.
     """
+    if "features_only" in config.options:
+        raise UserError("model.options.features_only leaves nothing to train or evaluate by; it is for create_model")
     try:
         return create_model(
             config.name,

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A published PyTorch file becomes a checkpoint, and a checkpoint a file that the published code loads."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import mindspore as ms
+
+from src.config import ModelConfig
+from src.convert.forms import form_of
+from src.convert.published_code import compare
+from src.convert.torch_file import read_state_dict, write_state_dict
+from src.errors import UserError
+from src.models.image_size import resizers
+from src.models.published import from_published, published_names, published_parts, to_published
+from src.training.atomic import replacing
+from src.training.checkpoint import load_weights, read_checkpoint, save_weights
+from src.training.network import build_network
+
+
+class Report(NamedTuple):
+    """What a conversion did.
+
+    Attributes:
+        model: settings of the checkpoint's model.
+        rows: (our name, our shape, published name, published shape, note) of each published tensor. Ours are "" where
+            the parameter of the row before goes on, the published ones where it keeps its initial value.
+        buffers: number of published tensors that are no parameters, left out or made.
+        difference: of the two networks' logits, as a part of the largest of them; None: not compared.
+    """
+
+    model: ModelConfig
+    rows: list
+    buffers: int
+    difference: float | None
+
+
+def to_checkpoint(path, output, model, num_classes=None, drop_head=False, published_code=None):
+    """Convert a published PyTorch file to a checkpoint.
+
+    Args:
+        path: PyTorch file.
+        output: the `.ckpt` file to write.
+        model (ModelConfig): the model; positions are interpolated to its `image_size`.
+        num_classes (int): of the checkpoint; None: as many as the file has, or without a classifier as `model` has.
+        drop_head (bool): leave the classifier of the file out and start a new one (seed 0).
+        published_code: its folder (see `compare`): run both networks, and write only if they agree. None: do not.
+
+    Returns:
+        Report.
+
+    Raises:
+        UserError: the file cannot be read or is not of this model, or `output` cannot be written.
+        WrongConversion: the two networks differ.
+    """
+    form = form_of(model.name)
+    content = read_state_dict(path)
+    tensors = {name: tensor for name, tensor in content.items() if not form.buffers.includes(name)}
+    buffers = len(content) - len(tensors)
+    model = dataclasses.replace(model, num_classes=_classes(path, form, tensors, model, num_classes, drop_head))
+    ms.set_seed(0)
+    network = build_network(model)
+    parameters = _by_name(network)
+    filled = dict(parameters)
+    if drop_head:
+        tensors, filled = (
+            {name: value for name, value in values.items() if not name.startswith(form.head)}
+            for values in (tensors, filled)
+        )
+    fitted = _fitted(network, tensors, form.rules)
+    if published_code is not None and (drop_head or any(fitted[name] is not tensors[name] for name in tensors)):
+        raise UserError(
+            "--verify compares whole networks: leave it out, or convert without --drop_head and at the image size of "
+            "the file"
+        )
+    try:
+        values = from_published({name: parameter.shape for name, parameter in filled.items()}, fitted, form.rules)
+    except ValueError as error:
+        raise UserError(f"{path} does not fit {model.name}: {error}") from error
+    for name, value in values.items():
+        parameters[name].set_data(ms.Tensor(value))
+
+    difference = None
+    with replacing(output) as temporary:
+        save_weights(temporary, network, {"model": dataclasses.asdict(model), "converted_from": Path(path).name})
+        if published_code is not None:
+            load_weights(network, temporary)
+            state = {**tensors, **form.buffers.make(network, model.image_size, tensors)}
+            difference = compare(form, model, network, state, published_code)
+    return Report(model, _rows(parameters, filled, tensors, form.rules), buffers, difference)
+
+
+def to_pytorch(path, output, model, published_code=None):
+    """Convert a checkpoint to the bare state dict that the published code loads with `strict=True`.
+
+    Args:
+        path: `.ckpt` file.
+        output: PyTorch file to write.
+        model (ModelConfig): the model, see `model_of`; positions are interpolated to its `image_size`.
+        published_code: as for `to_checkpoint`.
+
+    Returns:
+        Report.
+
+    Raises:
+        UserError: the checkpoint cannot be read or is not of this model, or `output` cannot be written.
+        WrongConversion: the two networks differ.
+    """
+    form = form_of(model.name)
+    network = build_network(model)
+    load_weights(network, path)
+    parameters = _by_name(network)
+    tensors = to_published({name: parameter.asnumpy() for name, parameter in parameters.items()}, form.rules)
+    buffers = form.buffers.make(network, model.image_size, tensors)
+    difference = None
+    with replacing(output) as temporary:
+        write_state_dict(temporary, {**tensors, **buffers})
+        if published_code is not None:
+            difference = compare(form, model, network, read_state_dict(temporary), published_code)
+    return Report(model, _rows(parameters, parameters, tensors, form.rules), len(buffers), difference)
+
+
+def model_of(path, name):
+    """Return the settings of the model that a checkpoint was written for, as a `ModelConfig`.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or is not of the model `name`.
+    """
+    _, meta = read_checkpoint(path)
+    if "model" not in meta:
+        raise UserError(f"checkpoint {path} does not say which model it was written for; give --config")
+    model = ModelConfig(**meta["model"])
+    if model.name != name:
+        raise UserError(f"checkpoint {path} was written for {model.name}; give --model {model.name}")
+    return model
+
+
+def _by_name(network):
+    return {parameter.name: parameter for parameter in network.get_parameters()}
+
+
+def _classes(path, form, tensors, model, wanted, drop_head):
+    """Return how many classes the checkpoint is to have."""
+    bias = tensors.get(f"{form.head}bias")
+    if bias is None:
+        return model.num_classes if wanted is None else wanted
+    if wanted not in (None, bias.size) and not drop_head:
+        raise UserError(
+            f"{path} has {bias.size} classes, not the {wanted} of --num_classes (or of the configuration); ask for "
+            f"{bias.size}, or start a new classifier with --drop_head"
+        )
+    return bias.size if wanted is None else wanted
+
+
+def _fitted(network, tensors, rules):
+    """Return the tensors, those that depend on the image size brought to that of the network."""
+    fitted = dict(tensors)
+    for ours, resize in resizers(network).items():
+        (name,) = published_names(ours, rules)
+        if name in fitted:
+            fitted[name] = resize(fitted[name])
+    return fitted
+
+
+def _rows(parameters, filled, tensors, rules):
+    rows = []
+    for name, parameter in parameters.items():
+        ours = (name, parameter.shape)
+        if name not in filled:
+            rows.append((*ours, "", "", "initial value"))
+            continue
+        parts = published_parts(name, parameter.shape, rules)
+        for part in parts:
+            shape = tensors[part.name].shape
+            note = "stacked" if len(parts) > 1 else "" if shape == part.shape else "interpolated"
+            rows.append((*ours, part.name, shape, note))
+            ours = ("", "")
+    return rows
