@@ -1,208 +1,167 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure models side by side: size, multiply-adds, compile time, time per image, peak memory.
+"""Measure models side by side: size, multiply-adds, time per image, peak memory, compile time.
 
-    python scripts/benchmark.py resnet26 acmix_resnet26 --batch_size 8 --json benchmark.json
+    python scripts/benchmark.py acmix_resnet50 --against resnet50 --batch_size 8 --json runs.jsonl
+    python scripts/benchmark.py acmix_resnet50 --sweep image_size=112,224,448 --plot growth.png
+    python scripts/benchmark.py --compare before.jsonl after.jsonl
 
 Each model lives in a process of its own, so that its peak memory is its own. They take turns, a few runs at a time, so
-that what else the machine does falls on all of them alike; a figure is the median of its runs.
+that what else the machine does falls on all of them alike; a time is the median of its runs.
 """
 
 import argparse
-import json
-import multiprocessing
-import os
-import platform
-import resource
-import statistics
+import dataclasses
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from src.errors import UserError, entry_point
+from src.measure.comparison import HEAD, compare
+from src.measure.records import append_record, read_records, setting_of
+from src.measure.setting import (
+    DEVICE_RULES,
+    PHASES,
+    Parser,
+    Setting,
+    add_setting_arguments,
+    parse_batch_size,
+    parse_image_size,
+    parse_options,
+    parse_sweep,
+    size_text,
+)
+from src.measure.table import render
+from src.measure.turns import measure
 
-# Runs before the first timed one: the graph's kernels settle on their number of threads meanwhile.
-WARM_UP = 8
 
-
+@entry_point
 def main():
     args = parse_arguments()
-    if args.json and not Path(args.json).resolve().parent.is_dir():
-        raise UserError(f"the folder of --json {args.json} does not exist; make it first")
-    results = []
-    for phase in ("forward", "train"):
-        results.append(measure_phase(phase, args))
-    rows = [{**forward, **train} for forward, train in zip(*results)]
-    report = {"machine": machine(), "settings": vars(args), "models": rows}
-    print(table(rows))
-    if args.json:
-        Path(args.json).write_text(json.dumps(report, indent=2) + "\n")
+    if args.compare:
+        rows, warnings = compare(*args.compare)
+        print(render(HEAD, rows, args.markdown))
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        return
+    phases = PHASES if args.phase == "both" else (args.phase,)
+    records = []
+    for settings in settings_of(args):
+        measured = measure(settings, phases, args.rounds, args.runs)
+        records += measured
+        for record in measured if args.json else ():
+            append_record(args.json, record)
+    print(render(*table(records, phases, args.against), args.markdown))
+    print(f"\n{conditions(records, args)}")
+    if args.plot:
+        from src.measure.growth import plot_growth  # matplotlib takes a second to load
+
+        plot_growth(records, parse_sweep(args.sweep)[0], args.plot)
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("models", nargs="+", help="names of create_model; the first is what the ratios refer to")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--image_size", type=int, default=224)
-    parser.add_argument("--device_target", choices=("CPU", "GPU", "Ascend"), default="CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each model")
-    parser.add_argument("--runs", type=int, default=4, help="timed runs in a turn")
-    parser.add_argument("--json", help="file for the results")
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="names of create_model")
+    parser.add_argument("--against", metavar="MODEL", help="measure it too, and print ratios to it")
+    add_setting_arguments(parser, batch_size=8)
+    parser.add_argument("--phase", choices=(*PHASES, "both"), default="both", help="default both")
+    parser.add_argument("--device_target", choices=DEVICE_RULES["target"].choices, default="CPU", help="default CPU")
+    parser.add_argument("--amp_level", choices=DEVICE_RULES["amp_level"].choices, default="O0", help="default O0")
+    parser.add_argument(
+        "--amp_dtype",
+        choices=DEVICE_RULES["amp_dtype"].choices,
+        default="float16",
+        help="of mixed precision; default float16",
+    )
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each model; default 5")
+    parser.add_argument("--runs", type=int, default=4, metavar="N", help="timed runs in a turn; default 4")
+    parser.add_argument("--sweep", metavar="KEY=V,V", help="image_size=112,224,448 or batch_size=1,2,4")
+    parser.add_argument("--plot", metavar="PNG", help="picture of a sweep: time and memory against its values")
+    parser.add_argument("--json", metavar="FILE", help="add a JSON line for each model and setting to this file")
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="instead: ratios between two files of --json")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     args = parser.parse_args()
-    for name in ("batch_size", "image_size", "rounds", "runs"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    check(args)
     return args
 
 
-def measure_phase(phase, args):
-    """Time one phase of all models in turns; return a dict of figures for each."""
-    context = multiprocessing.get_context("spawn")
-    workers = []
-    for name in args.models:
-        pipe, far_end = context.Pipe()
-        process = context.Process(target=work, args=(far_end, phase, name, args), daemon=True)
-        process.start()
-        far_end.close()
-        workers.append((pipe, process))
-    figures = [receive(pipe, name) for (pipe, _), name in zip(workers, args.models)]
-    times = [[] for _ in workers]
-    for _ in range(args.rounds):
-        for (pipe, _), name, series in zip(workers, args.models, times):
-            pipe.send("run")
-            series += receive(pipe, name)
-    for (pipe, process), name, series, figure in zip(workers, args.models, times, figures):
-        pipe.send("stop")
-        peak = receive(pipe, name)
-        process.join()
-        figure[f"{phase}_ms_per_image"] = 1e3 * statistics.median(series) / args.batch_size
-        figure[f"{phase}_peak_gb"] = peak
-    return figures
+def check(args):
+    """Refuse before anything is measured what would fail after it."""
+    if args.compare:
+        for flag in ("models", "against", "sweep", "plot", "json"):
+            if getattr(args, flag):
+                raise UserError(f"--compare reads two files and measures nothing; leave {flag} out")
+    if not args.compare and not args.models:
+        raise UserError("name a model to measure, as acmix_resnet50, or two files with --compare A B")
+    for name in ("rounds", "runs"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if args.plot and not args.sweep:
+        raise UserError("--plot draws a sweep; add --sweep image_size=112,224,448 or --sweep batch_size=1,2,4")
+    for flag in ("json", "plot"):
+        path = getattr(args, flag)
+        if path and not Path(path).resolve().parent.is_dir():
+            raise UserError(f"the folder of --{flag} {path} does not exist; make it first")
+    if args.json and Path(args.json).exists():
+        read_records(args.json)
 
 
-def receive(pipe, name):
-    try:
-        answer = pipe.recv()
-    except EOFError as error:
-        raise UserError(f"the process of {name} ended early; too little memory for its batch?") from error
-    if isinstance(answer, str):
-        raise UserError(f"{name}: {answer}")
-    return answer
+def settings_of(args):
+    """Return the settings of each model, for each value of the sweep; `--against` comes first."""
+    models = dict.fromkeys([args.against, *args.models] if args.against else args.models)
+    options = parse_options(args.options)
+    sizes = {"batch_size": parse_batch_size(args.batch_size), "image_size": parse_image_size(args.image_size)}
+    device = {name: getattr(args, name) for name in ("amp_level", "amp_dtype", "device_target")}
+    base = [Setting(model=model, options=options, **sizes, **device) for model in models]
+    if not args.sweep:
+        return [base]
+    key, values = parse_sweep(args.sweep)
+    return [[dataclasses.replace(setting, **{key: value}) for setting in base] for value in values]
 
 
-def work(pipe, phase, name, args):
-    """In a process of its own: build and compile one model, then time runs when asked; errors go back as a string."""
-    try:
-        figures, run = prepare(phase, name, args)
-    except (UserError, ValueError) as error:
-        pipe.send(str(error))
-        return
-    pipe.send(figures)
-    while pipe.recv() == "run":
-        series = []
-        for _ in range(args.runs):
-            start = time.perf_counter()
-            run()
-            series.append(time.perf_counter() - start)
-        pipe.send(series)
-    pipe.send(peak_memory(args.device_target))
+def table(records, phases, against):
+    """Return (head, rows), a row for each record and phase; with `against`, also the ratios to that model."""
+    figures = {"ms/img (quartiles)": "ms_per_image", "GB": "peak_gb", "compile s": "compile_s"}
+    head = ["model", "params M", "MACs G", "batch", "image", "phase"]
+    for figure in figures:
+        head += [figure, "ratio"] if against else [figure]
+    rows, reference = [], None
+    for record in records:
+        if record["model"] == against:
+            reference = record  # it comes first in its setting
+        sizes = f"{record['parameters'] / 1e6:.2f}", f"{record['multiply_adds'] / 1e9:.2f}"
+        for phase in phases:
+            row = [record["model"], *sizes, record["batch_size"], size_text(record["image_size"]), phase]
+            for name in figures.values():
+                row.append(figure_text(record[phase], name))
+                if against:
+                    row.append(f"{record[phase][name] / reference[phase][name]:.2f}x")
+            rows.append(row)
+    return head, rows
 
 
-def prepare(phase, name, args):
-    """Return ({figures known before timing}, a function that runs the phase once and waits for it)."""
-    from src.config import DeviceConfig, OptimizerConfig
-    from src.device import World, setup_device  # before mindspore: it sets the environment
-
-    setup_device(DeviceConfig(target=args.device_target))
-
-    import mindspore as ms
-    import numpy as np
-
-    from src.models import create_model
-    from src.models.complexity import count_multiply_adds, count_parameters
-    from src.training.optimizer import create_optimizer
-    from src.training.step import TrainStep
-
-    ms.set_seed(0)
-    network = create_model(name, image_size=args.image_size)
-    shape = (args.batch_size, 3, args.image_size, args.image_size)
-    # Parameters lie on the device; tensors made from NumPy would be copied there at every call.
-    image = ms.Parameter(np.random.default_rng(0).standard_normal(shape).astype(np.float32), requires_grad=False)
-    label = ms.Parameter(np.arange(args.batch_size, dtype=np.int32), requires_grad=False)
-    figures = {}
-    if phase == "forward":
-        figures["model"] = name
-        figures["parameters"] = count_parameters(network)
-        network.set_train(False)
-        figures["multiply_adds"] = count_multiply_adds(network, (1, *shape[1:]))
-        cell, inputs = network, (image,)
-    else:
-        steps = 1 + WARM_UP + args.rounds * args.runs
-        optimizer = create_optimizer(network, OptimizerConfig(), np.full(steps, 1e-3, np.float32))
-        cell, inputs = TrainStep(network, ms.nn.CrossEntropyLoss(), optimizer, World()), (image, label)
-
-    def run():
-        cell(*inputs).asnumpy()  # waits for the result on every device
-
-    start = time.perf_counter()
-    run()
-    figures[f"{phase}_compile_s"] = time.perf_counter() - start
-    for _ in range(WARM_UP):
-        run()
-    return figures, run
+def figure_text(figures, name):
+    if name != "ms_per_image":
+        return f"{figures[name]:.2f}"
+    return f"{figures[name]:.2f} ({figures['ms_per_image_q1']:.2f}-{figures['ms_per_image_q3']:.2f})"
 
 
-def peak_memory(device_target):
-    """Peak memory in GB: of the process on CPU, of the device elsewhere."""
-    if device_target == "CPU":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    import mindspore as ms
-
-    return ms.runtime.max_memory_allocated() / 1e9
-
-
-def machine():
-    import mindspore as ms
-
-    model = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else model
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "mindspore": ms.__version__,
-        "load_average": os.getloadavg()[0],
-    }
-
-
-def table(rows):
-    """Lay the rows out as text; each time and peak with its ratio to the first model's."""
-    head = ("model", "params M", "MACs G", "compile s", "forward ms/img", "train ms/img", "forward GB", "train GB")
-    lines = []
-    for row in rows:
-
-        def with_ratio(key, row=row):
-            return f"{row[key]:.2f} ({row[key] / rows[0][key]:.2f}x)"
-
-        lines.append(
-            (
-                row["model"],
-                f"{row['parameters'] / 1e6:.2f}",
-                f"{row['multiply_adds'] / 1e9:.2f}",
-                f"{row['forward_compile_s']:.0f} / {row['train_compile_s']:.0f}",
-                with_ratio("forward_ms_per_image"),
-                with_ratio("train_ms_per_image"),
-                with_ratio("forward_peak_gb"),
-                with_ratio("train_peak_gb"),
-            )
-        )
-    widths = [max(len(cell) for cell in column) for column in zip(head, *lines)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in (head, *lines))
+def conditions(records, args):
+    """Return the line that belongs under a table."""
+    machine = records[0]["machine"]
+    loads = [record["machine"]["load_average"] for record in records]
+    parts = [
+        f"{args.device_target}, {setting_of(records[0]).precision}, {machine['cpu']}, {machine['cores']} cores",
+        f"load average {min(loads)} to {max(loads)}",
+        f"MindSpore {machine['mindspore']}, NumPy {machine['numpy']}, Python {machine['python']}",
+        f"medians of {args.rounds} x {args.runs} runs",
+    ]
+    if args.options != "{}":
+        parts.append(f"options {args.options}")
+    if args.against:
+        parts.append(f"ratios to {args.against} in the same setting")
+    return "; ".join(parts)
 
 
 if __name__ == "__main__":
-    entry_point(main)()
+    main()

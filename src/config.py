@@ -20,6 +20,7 @@ from src.schema import (
     section,
     suggest,
     walk,
+    zero_or_at_least,
 )
 from src.yaml_file import parse_yaml, read_yaml, write_yaml
 
@@ -40,7 +41,7 @@ class ModelConfig:
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     name: str = key("image_folder", "data set; digits writes itself into data_dir", one_of("image_folder", "digits"))
-    data_dir: str = key("", "folder with the train and val folders")
+    data_dir: str = key("", "folder with the train and val folders, as images or packed (scripts/create_mindrecord.py)")
     train_split: str = key("train", "folder in data_dir to train on")
     val_split: str = key("val", "folder in data_dir to evaluate on")
     batch_size: int = key(32, "images per device and step", at_least(1))
@@ -96,7 +97,11 @@ class TrainConfig:
 class DeviceConfig:
     target: str = key("CPU", "where to run", one_of("CPU", "GPU", "Ascend"))
     device_id: int = key(0, "number of the device when started alone", at_least(0))
-    amp_level: str = key("O0", "O0: float32; O2: mixed precision", one_of("O0", "O2"))
+    amp_level: str = key(
+        "O0", "mixed precision as MindSpore names it; O0: none", one_of("O0", "O1", "O2", "O3", "auto")
+    )
+    amp_dtype: str = key("float16", "16-bit type of mixed precision", one_of("float16", "bfloat16"))
+    loss_scale: float = key(1024.0, "factor on the loss in float16; 0: found while training", zero_or_at_least(1))
 
 
 @dataclasses.dataclass(frozen=True)

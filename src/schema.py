@@ -30,6 +30,10 @@ def at_least(low):
     return Rule(f"at least {low}", lambda value: value >= low)
 
 
+def zero_or_at_least(low):
+    return Rule(f"0 or at least {low}", lambda value: value == 0 or value >= low)
+
+
 def between(low, high):
     return Rule(f"from {low} to {high}", lambda value: low <= value <= high)
 

@@ -26,7 +26,7 @@ from src.training.checkpoint import (
     save_weights,
 )
 from src.training.optimizer import create_optimizer
-from src.training.step import mixed_precision
+from src.training.precision import mixed_precision
 
 ROOT = Path(__file__).resolve().parent.parent
 META = {"epoch": 3, "best_top1": 97.25, "model": {"name": "tiny", "num_classes": 5, "options": {"stem": "small"}}}

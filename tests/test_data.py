@@ -241,6 +241,15 @@ def test_damaged_file_for_inference(data, damaged):
     assert not Path("abnormal_image.jpg").exists()
 
 
+@pytest.mark.parametrize("length", [300, -2])
+def test_a_jpeg_without_its_end_for_inference(tmp_path, length):
+    """MindSpore dies of a JPEG that ends between its size and its pixels, and accepts one that lacks little."""
+    photo(5).save(tmp_path / "x.jpg")
+    (tmp_path / "x.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:length])
+    with pytest.raises(UserError, match=r"x\.jpg is truncated or damaged \(it has no end\)"):
+        load_image(tmp_path / "x.jpg", preprocessing(DataConfig(), 16, 3))
+
+
 def test_missing_image_for_inference(data, tmp_path):
     """A missing file and a folder are refused by name."""
     for path in (tmp_path / "none.jpg", tmp_path):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a user sees of the commands: mistakes end in one line and exit code 2."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -47,24 +46,3 @@ def test_an_image_size_that_cannot_work(tmp_path):
     words = ["--model.image_size", "16", "--data.resize", "16", "--model.options.stem", "imagenet"]
     done = run("train.py", "--config", DIGITS, *words, "--data_dir", tmp_path / "digits", "--output_dir", tmp_path)
     assert refused(done, "image_size", "32")
-
-
-def test_benchmark_measures_side_by_side(tmp_path):
-    """The table's figures reach the JSON file: counted, positive, in the order asked for."""
-    words = ["--batch_size", 2, "--image_size", 32, "--rounds", 2, "--runs", 2, "--json", tmp_path / "b.json"]
-    done = run("scripts/benchmark.py", "resnet26", "resnet38", *words)
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "b.json").read_text())
-    first, second = report["models"]
-    assert (first["model"], second["model"]) == ("resnet26", "resnet38")
-    assert first["parameters"] == 13_696_552
-    for row in (first, second):
-        measured = [value for key, value in row.items() if key != "model"]
-        assert len(measured) == 8 and all(value > 0 for value in measured)
-    assert "resnet38" in done.stdout and "(1.00x)" in done.stdout
-
-
-def test_benchmark_refuses_what_it_cannot_measure():
-    """A model it does not know, a number of runs that gives no median."""
-    assert refused(run("scripts/benchmark.py", "resnet27"), "resnet27", "resnet26")
-    assert refused(run("scripts/benchmark.py", "resnet26", "--runs", 0), "--runs")

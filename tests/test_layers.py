@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "data": {"data"} | GROUND,
     "training": {"training", "data", "models", "ops"} | GROUND,
     "convert": {"convert", "training", "models", "ops"} | GROUND,
+    "measure": {"measure", "training", "models", "ops"} | GROUND,
     "deploy": {"deploy", "training", "data", "models", "ops"} | GROUND,
     **{name: GROUND for name in GROUND},
 }

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from src.errors import UserError
 
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM")
+_JPEG = b"\xff\xd8\xff"
+_PIXELS, _END = b"\xff\xda", b"\xff\xd9"
+_SIGNATURES = (_JPEG, b"\x89PNG", b"BM")
 _FILE = re.compile(
     r"(?:data file is|Failed to open file|Invalid file found): (.+?\.(?:jpe?g|png|bmp))(?:[.,] |\s*$)", re.I | re.M
 )
@@ -16,38 +18,41 @@ _DUMP_NOTE = " Dump the abnormal image to [./abnormal_image.jpg]"
 
 
 @contextlib.contextmanager
-def readable_errors(path=None):
+def readable_errors(name=None, content=None):
     """Turn MindSpore's error about an image file into a `UserError` that names the file.
 
     A truncated JPEG, PNG or BMP, a text file named .jpg, an empty or vanished file. Other errors pass unchanged.
     MindSpore refuses a truncated JPEG where its pixels end: a random crop from the part that is there still passes.
 
     Args:
-        path: the file being read, where MindSpore cannot know it (steps called outside a data set).
+        name: of the file being read, where MindSpore cannot know it (steps called outside a data set).
+        content: the bytes of that file.
     """
+    # MindSpore lets pass a JPEG that lacks little, and dies, dividing by zero, of one that lacks all its pixels.
+    if content and content.startswith(_JPEG) and _END not in content.partition(_PIXELS)[2]:
+        raise UserError(f"image {name} is truncated or damaged (it has no end); replace or remove it")
     try:
         yield
     except RuntimeError as error:
         text = str(error)
         named = _FILE.search(text)
-        file = path or (named and named.group(1))
+        file = name or (named and named.group(1))
         if file is None:
             raise
         if _DUMP_NOTE in text:
             # MindSpore has left a copy of the image in the working folder.
             Path("abnormal_image.jpg").unlink(missing_ok=True)
-        raise UserError(f"image {file} {_damage(file, text)}; replace or remove it") from error
+        raise UserError(f"image {file} {_damage(file, content, text)}; replace or remove it") from error
 
 
-def _damage(file, text):
+def _damage(file, content, text):
     try:
-        with open(file, "rb") as opened:
-            head = opened.read(8)
+        content = Path(file).read_bytes() if content is None else content
     except OSError as error:
         return f"cannot be opened ({error.strerror})"
-    if not head:
+    if not content:
         return "is empty"
-    if not head.startswith(_SIGNATURES):
+    if not content.startswith(_SIGNATURES):
         return "is not a JPEG, PNG or BMP image"
     reason = _REASON.search(text).group(1).partition(_DUMP_NOTE)[0].partition(f"{file}. ")
     return f"is truncated or damaged ({(reason[2] or reason[0]).strip(' .')})"

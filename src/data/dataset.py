@@ -10,6 +10,7 @@ from mindspore.dataset import transforms
 
 from src.data.damage import readable_errors
 from src.data.image_folder import list_split
+from src.data.records import name_damaged_record
 from src.data.transforms import (
     erasing_transform,
     eval_transform,
@@ -60,20 +61,14 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
             f"{listed.folder} has {listed.images} images but {world_size} worker(s) take at least {least} each; "
             "lower data.batch_size or the number of workers"
         )
-    threads = min(data.num_workers or os.cpu_count(), os.cpu_count())
+    threads = decoding_threads(data)
     # MindSpore keeps 16 batches ready, 1 GB at 64 images of 224x224; 4 are as fast and take half.
     ds.config.set_prefetch_size(4)
-    images = ds.ImageFolderDataset(
-        str(listed.folder),
-        sampler=ds.SubsetSampler(order.tolist()),
-        extensions=listed.extensions,
-        class_indexing={name: label for label, name in enumerate(listed.classes)},
-        num_parallel_workers=threads,
-    )
-    images = images.map(steps, "image", num_parallel_workers=threads)
-    images = images.map(transforms.TypeCast(ms.int32), "label", num_parallel_workers=1)
+    images = listed.encoded(order, threads).map(steps, "image", num_parallel_workers=threads)
+    # Two, because copying is the one step between many decoding threads and the network.
+    copiers = min(threads, 2)
     if split == "val":
-        return images.batch(data.batch_size, num_parallel_workers=1)
+        return images.batch(data.batch_size, num_parallel_workers=copiers)
     # Each of these on one thread, so that it draws in the order of the images.
     if erasing := erasing_transform(data):
         images = images.map(erasing, "image", num_parallel_workers=1)
@@ -81,15 +76,27 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
     if mixing:
         as_probabilities = [transforms.OneHot(len(listed.classes)), transforms.TypeCast(ms.float32)]
         images = images.map(as_probabilities, "label", num_parallel_workers=1)
-    images = images.batch(data.batch_size, drop_remainder=True, num_parallel_workers=1)
+    images = images.batch(data.batch_size, drop_remainder=True, num_parallel_workers=copiers)
     return images.map(mixing, ["image", "label"], num_parallel_workers=1) if mixing else images
+
+
+def decoding_threads(data):
+    """Return how many threads read and prepare the images of a `DataConfig`."""
+    return min(data.num_workers or os.cpu_count(), os.cpu_count())
 
 
 def iterate(dataset):
     """Yield the batches of one epoch as tuples of Tensors (image, label).
 
     Raises:
-        UserError: an image file cannot be read; names it.
+        UserError: an image cannot be read; names its file, or its record.
     """
-    with readable_errors():
-        yield from dataset.create_tuple_iterator(num_epochs=1)
+    taken = 0
+    try:
+        with readable_errors():
+            for image, label in dataset.create_tuple_iterator(num_epochs=1):
+                yield image, label
+                taken += len(label)
+    except RuntimeError:
+        name_damaged_record(dataset, taken)
+        raise

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of images as ImageNet has them: data_dir/SPLIT/CLASS/IMAGE. Here folders are listed, no image is read."""
+"""Folders of images as ImageNet has them: data_dir/SPLIT/CLASS/IMAGE, or packed. Listing them reads no image."""
 
 import collections
 import dataclasses
 import os
 from pathlib import Path
 
+import mindspore.dataset as ds
+
 from src.data.digits import write_digits
+from src.data.records import MANIFEST, open_packed
 from src.errors import UserError
 
 IMAGE_TYPES = (".jpeg", ".jpg", ".png", ".bmp")
@@ -14,7 +17,7 @@ IMAGE_TYPES = (".jpeg", ".jpg", ".png", ".bmp")
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """What a split folder holds.
+    """What a folder of images holds.
 
     Attributes:
         folder: its path.
@@ -28,12 +31,53 @@ class Split:
     images: int
     extensions: list[str]
 
+    def encoded(self, order, threads):
+        """Return a data set of columns "image" (the bytes of a file) and "label" (int32, ()).
+
+        Args:
+            order: positions of the images to give, 0..images-1: class by class, each by the names of its images.
+            threads: how many read.
+        """
+        return ds.ImageFolderDataset(
+            str(self.folder),
+            num_parallel_workers=threads,
+            sampler=ds.SubsetSampler(order.tolist()),
+            extensions=self.extensions,
+            class_indexing={name: label for label, name in enumerate(self.classes)},
+        )
+
+    def files(self):
+        """Return the images as (CLASS/IMAGE, label), in their order."""
+        return [
+            (f"{name}/{image}", label)
+            for label, name in enumerate(self.classes)
+            for image in sorted(os.listdir(self.folder / name))
+            if os.path.splitext(image)[1] in self.extensions
+        ]
+
 
 def list_split(data, split):
-    """List the folder of one split of a `DataConfig`; hidden folders and files that are no images are passed over.
+    """List one split of a `DataConfig`, whichever form it has.
 
     Args:
         split: "train" or "val".
+
+    Returns:
+        Split, or PackedSplit where the folder has a manifest.
+
+    Raises:
+        UserError: as `list_images` and `open_packed`.
+    """
+    if not data.data_dir:
+        raise UserError("no data folder given; add --data_dir DIR, or data.data_dir to the config")
+    if data.name == "digits":
+        write_digits(data.data_dir)
+    folder = Path(data.data_dir) / {"train": data.train_split, "val": data.val_split}[split]
+    return open_packed(folder) if (folder / MANIFEST).is_file() else list_images(folder)
+
+
+def list_images(folder):
+    """List a folder of class folders; hidden folders and files that are no images are passed over.
 
     Returns:
         Split.
@@ -41,11 +85,6 @@ def list_split(data, split):
     Raises:
         UserError: the folder is missing, or holds no class folders, or one of them has no image.
     """
-    if not data.data_dir:
-        raise UserError("no data folder given; add --data_dir DIR, or data.data_dir to the config")
-    if data.name == "digits":
-        write_digits(data.data_dir)
-    folder = Path(data.data_dir) / {"train": data.train_split, "val": data.val_split}[split]
     try:
         with os.scandir(folder) as entries:
             classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))

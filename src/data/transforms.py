@@ -93,26 +93,43 @@ def load_image(path, spec):
     Raises:
         UserError: the file is missing, or is no whole image.
     """
-    try:
-        image = np.frombuffer(Path(path).read_bytes(), np.uint8)
-    except OSError as error:
-        raise UserError(f"cannot read image {path}: {error.strerror}") from error
-    with readable_errors(path):
-        for step in eval_transform(**spec):
+    return decode(path, _read(path), eval_transform(**spec))
+
+
+def read_image(path):
+    """Return the bytes of an image file that decodes; `UserError` as `load_image`."""
+    content = _read(path)
+    decode(path, content)
+    return content
+
+
+def decode(name, content, steps=None):
+    """Apply `steps`, or only decoding, to an encoded image; `UserError` that says `name` where it is damaged."""
+    image = np.frombuffer(content, np.uint8)
+    with readable_errors(name, content):
+        for step in steps or [vision.Decode()]:
             image = step(image)
     return image
+
+
+def _read(path):
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror}") from error
 
 
 def _normalise(mean, std, in_channels):
     """Return the steps from decoded pixels (0..255, three channels whatever the file holds) to the network's input."""
     mean, std = 255 * np.array(mean), 255 * np.array(std)
     if in_channels == 3:
-        return [vision.Normalize(mean.tolist(), std.tolist()), vision.HWC2CHW()]
+        # Bytes are cheaper to transpose than floats; the values are the same.
+        return [vision.HWC2CHW(), vision.Normalize(mean.tolist(), std.tolist(), is_hwc=False)]
     # Grey as three equal channels, of which the first is kept: no step in C++ adds an axis to (H, W).
     return [
         vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY),
         vision.ConvertColor(vision.ConvertMode.COLOR_GRAY2RGB),
-        vision.Normalize(mean.repeat(3).tolist(), std.repeat(3).tolist()),
         vision.HWC2CHW(),
         transforms.Slice(slice(0, 1)),
+        vision.Normalize(mean.tolist(), std.tolist(), is_hwc=False),
     ]

@@ -15,6 +15,7 @@ O(C^2), all that follows only O(C). So ACmix projects once and uses the result t
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn
+from mindspore import dtype as mstype
 
 from src.ops.gather_rows import GatherRows
 from src.ops.shift import ShiftSum
@@ -97,7 +98,10 @@ class Mix(nn.Cell):
             return self.attention(qkv)
         if not self.has_attention:
             return self.convolution(qkv)
-        return self.alpha * self.attention(qkv) + self.beta * self.convolution(qkv)
+        attention, convolution = self.attention(qkv), self.convolution(qkv)
+        # alpha and beta stay float32 in mixed precision: small steps of theirs would be rounded away.
+        out = self.alpha.astype(mstype.float32) * attention + self.beta.astype(mstype.float32) * convolution
+        return out.astype(attention.dtype)
 
 
 class ACmix(Mix):

@@ -110,11 +110,12 @@ class PatchwiseAttention(nn.Cell):
         seen = self.kernel * (length + self.kernel - 1)
 
         # The bias of the second linear layer rides along as one more channel, of ones.
-        hidden = ops.concat((hidden, ops.ones_like(hidden[:, :1])), 1)
+        hidden = ops.concat((hidden, ops.ones_like(hidden[:, :1])), 1).astype(value.dtype)
         if count * length > width:
             hidden = ops.Pad(((0, 0), (0, 0), (0, 0), (0, count * length - width)))(hidden)
         hidden = hidden.transpose(0, 2, 3, 1).reshape(1, -1, weights + 1)
-        matrix = self.matmul_transposed(ops.tile(hidden, (weights, 1, 1)), self.spaced_kernel(length, seen + 1))
+        kernel = self.spaced_kernel(length, seen + 1).astype(value.dtype)
+        matrix = self.matmul_transposed(ops.tile(hidden, (weights, 1, 1)), kernel)
         matrix = matrix.reshape(weights * batch * height * count, length * (seen + 1))[:, : length * seen]
 
         value = value.reshape(batch, self.share, weights, height * width).transpose(2, 0, 3, 1)

@@ -12,6 +12,7 @@ same for every key, so softmax drops it (and the bias of p with it), and -q.p_j 
 """
 
 from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
 
 from src.ops.gather_rows import GatherRows
 from src.ops.neighbourhood import window_blocks
@@ -52,18 +53,21 @@ class BlockAttention(nn.Cell):
 
     def construct(self, query, query_features, key, key_features, value):
         keys = self.concat((key, key_features))
-        weights = self.softmax(self.matmul_transposed(self.concat((query, query_features)), keys))
+        logits = self.matmul_transposed(self.concat((query, query_features)), keys)
+        # Softmax in float32 whatever the rest computes in, here as in all of src.ops.
+        weights = self.softmax(logits.astype(mstype.float32)).astype(value.dtype)
         return self.matmul(weights, value), weights, keys
 
     def bprop(self, query, query_features, key, key_features, value, out, dout):
-        attended, weights, keys = out
-        dout = dout[0]
-        delta = (dout * attended).sum(-1, keepdims=True)
+        # With amp_level "auto" each of these may have come in another type.
+        attended, weights, keys = out[0].astype(value.dtype), out[1].astype(value.dtype), out[2].astype(value.dtype)
+        dout = dout[0].astype(value.dtype)
+        delta = (dout * attended).sum(-1, keepdims=True).astype(value.dtype)
         values = self.concat((value, ops.ones_like(value[..., :1])))
         dlogits = weights * self.matmul_transposed(self.concat((dout, -delta)), values)
-        dqueries = self.matmul(dlogits, keys)
+        dqueries = self.matmul(dlogits, keys).astype(query.dtype)
         d = query.shape[-1]
-        dkey = self.transposed_matmul(dlogits, query)
+        dkey = self.transposed_matmul(dlogits, query.astype(value.dtype)).astype(key.dtype)
         dvalue = self.transposed_matmul(weights, dout)
         return dqueries[..., :d], dqueries[..., d:], dkey, ops.zeros_like(key_features), dvalue
 

@@ -11,6 +11,7 @@ has no place for them; it gives them the mean over all places, so that they hear
 
 import numpy as np
 from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
 
 from src.ops.acmix import ConvolutionPath, Mix
 
@@ -50,7 +51,8 @@ class HeadAttention(nn.Cell):
 
     def construct(self, key_value, query):
         heads = query.shape[1]
-        weights = self.softmax(self.matmul_transposed(query, key_value[:, :heads]))
+        logits = self.matmul_transposed(query, key_value[:, :heads])
+        weights = self.softmax(logits.astype(mstype.float32)).astype(query.dtype)
         return self.matmul(weights, key_value[:, heads:])
 
     def multiply_adds(self, input_shape, output_shape):

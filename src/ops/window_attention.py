@@ -9,6 +9,7 @@ map as a whole.
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.ops.acmix import ConvolutionPath, Mix
@@ -99,7 +100,7 @@ class WindowAttention(nn.Cell):
         query, key, value = self.split(windows.reshape(-1, self.heads, self.head_channels, pixels))
         logits = self.transposed_matmul(query * self.head_channels**-0.5, key)
         logits = logits.reshape(batch, rows * columns, self.heads, pixels, pixels)
-        weights = self.softmax(logits + self.bias(height, width).astype(logits.dtype))
+        weights = self.softmax(logits.astype(mstype.float32) + self.bias(height, width)).astype(value.dtype)
         out = self.matmul_transposed(value, weights.reshape(-1, self.heads, pixels, pixels))
 
         out = out.reshape(batch, rows, columns, self.channels, w, w).transpose(0, 3, 1, 4, 2, 5)
@@ -108,7 +109,7 @@ class WindowAttention(nn.Cell):
     def bias(self, height, width):
         """(1 or windows, N, T, T): what the place of two pixels adds to their logit."""
         pixels = self.window * self.window
-        bias = ops.gather(self.position, self.position_of_pair, 0).transpose(1, 0)
+        bias = ops.gather(self.position.astype(mstype.float32), self.position_of_pair, 0).transpose(1, 0)
         bias = bias.reshape(1, self.heads, pixels, pixels)
         if self.cyclic_shift > 0:
             bias = bias + _mask(height, width, self.window, self.cyclic_shift)

@@ -12,7 +12,7 @@ from src.data.image_folder import check_image_folder
 from src.training.checkpoint import load_weights
 from src.training.network import build_network
 from src.training.parallel import sum_over_workers
-from src.training.step import mixed_precision
+from src.training.precision import mixed_precision
 
 
 class EvaluationStep(nn.Cell):
@@ -86,7 +86,7 @@ def evaluate_checkpoint(config, checkpoint, world):
     images = create_dataset(config.data, model.image_size, model.in_channels, "val", world.rank, world.size)
     network = build_network(model)
     load_weights(network, checkpoint)
-    step = EvaluationStep(mixed_precision(network, config.device.amp_level)).set_train(False)
+    step = EvaluationStep(mixed_precision(network, config.device.amp_level, config.device.amp_dtype)).set_train(False)
     batch = (config.data.batch_size, model.in_channels, model.image_size, model.image_size)
     step.compile(ms.Tensor(np.zeros(batch, np.float32)), ms.Tensor(np.zeros(batch[0], np.int32)))
     started = time.perf_counter()

@@ -4,23 +4,6 @@
 from mindspore import amp, nn, ops
 from mindspore import dtype as mstype
 
-# Keeps small float16 gradients from vanishing; a constant, so that a resumed run has no scale to restore.
-FLOAT16_LOSS_SCALE = 1024.0
-
-
-def loss_scale_of(amp_level):
-    """Return the factor on the loss: 1 in float32 ("O0"), a power of two in float16 ("O2")."""
-    return FLOAT16_LOSS_SCALE if amp_level == "O2" else 1.0
-
-
-def mixed_precision(network, amp_level):
-    """Return `network` to compute in float16 except its norms ("O2"), or as it is ("O0"); the logits are float32.
-
-    The parameters stay the same float32 objects under the same `Parameter.name`, so checkpoints do not depend on the
-    level; the names by position in the tree (`parameters_and_names()`) do change.
-    """
-    return amp.auto_mixed_precision(network, amp_level)
-
 
 class TrainStep(nn.Cell):
     """Update the parameters once and return the loss.
@@ -32,7 +15,8 @@ class TrainStep(nn.Cell):
         loss (nn.Cell): logits and labels to the mean loss.
         optimizer (nn.Optimizer): takes the gradients of its `parameters`.
         world (World): with more than one worker the gradients are averaged over them.
-        loss_scale (float): factor on the loss, taken out of the gradients again, see `loss_scale_of`.
+        scaler (mindspore.amp.LossScaler, None): scales the loss and its gradients back, see `create_scaler`. A
+            step whose gradients are not finite then changes no parameter.
         clip_norm (float): gradients whose norm, over all parameters together, is above this are shrunk to it (Pascanu
             et al., arXiv 1211.5063); 0 leaves them alone.
 
@@ -44,13 +28,13 @@ class TrainStep(nn.Cell):
         Tensor: float32 (), this worker's mean loss before the update.
     """
 
-    def __init__(self, network, loss, optimizer, world, loss_scale=1.0, clip_norm=0.0):
+    def __init__(self, network, loss, optimizer, world, scaler=None, clip_norm=0.0):
         super().__init__(auto_prefix=False)
         self.network = network
         self.network.set_grad()
         self.loss = loss
         self.optimizer = optimizer
-        self.loss_scale = loss_scale
+        self.scaler = scaler
         self.clip_norm = clip_norm
         self.value_and_gradients = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters)
         self.mean_over_workers = (
@@ -61,17 +45,26 @@ class TrainStep(nn.Cell):
         self.set_train()
 
     def scaled_loss(self, image, label):
-        return self.loss(self.network(image), label) * self.loss_scale
+        loss = self.loss(self.network(image), label)
+        return loss if self.scaler is None else self.scaler.scale(loss)
 
     def construct(self, image, label):
-        scaled_loss, gradients = self.value_and_gradients(image, label)
+        loss, gradients = self.value_and_gradients(image, label)
         gradients = self.mean_over_workers(gradients)
-        if self.loss_scale != 1 or self.clip_norm > 0:
-            factor = 1 / self.loss_scale
-            if self.clip_norm > 0:
-                factor = ops.minimum(factor, self.clip_norm / global_norm(gradients))
+        if self.scaler is None:
+            return ops.depend(loss, self.update(gradients))
+        loss, gradients = self.scaler.unscale(loss), self.scaler.unscale(gradients)
+        is_finite = amp.all_finite(gradients)
+        loss = ops.depend(loss, self.scaler.adjust(is_finite))
+        if is_finite:
+            loss = ops.depend(loss, self.update(gradients))
+        return loss
+
+    def update(self, gradients):
+        if self.clip_norm > 0:
+            factor = ops.minimum(1.0, self.clip_norm / global_norm(gradients))
             gradients = ops.HyperMap()(ops.partial(_scaled, factor), gradients)
-        return ops.depend(scaled_loss / self.loss_scale, self.optimizer(gradients))
+        return self.optimizer(gradients)
 
 
 def global_norm(tensors):
@@ -89,6 +82,5 @@ def _(tensor):
 
 
 @_scaled.register("Tensor", "Tensor")
-@_scaled.register("Number", "Tensor")
 def _(factor, tensor):
     return tensor * factor

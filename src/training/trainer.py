@@ -18,10 +18,11 @@ from src.training.monitor import Monitor
 from src.training.network import build_network
 from src.training.optimizer import create_optimizer
 from src.training.parallel import average_norm_statistics, check_same_weights
+from src.training.precision import create_scaler, mixed_precision, restore_scaler, scaler_state
 from src.training.progress import Progress
 from src.training.run_folder import RunFolder
 from src.training.schedule import learning_rates, scaled_lr
-from src.training.step import TrainStep, loss_scale_of, mixed_precision
+from src.training.step import TrainStep
 
 
 def train(config, world, resume=None):
@@ -43,6 +44,7 @@ def train(config, world, resume=None):
     Raises:
         UserError: the output folder, the data, the model or the checkpoint cannot be used, or the loss is not finite.
     """
+    scaler = create_scaler(config.device)
     folder = RunFolder(config.output_dir)
     if world.rank == 0:
         folder.prepare()
@@ -56,13 +58,12 @@ def train(config, world, resume=None):
     optimizer = create_optimizer(network, config.optimizer, lrs)
     state = {"epoch": 0, "step": 0, "best_top1": -1.0}
     if checkpoint:
-        state = _restored(network, optimizer, checkpoint, steps_per_epoch)
+        state = _restored(network, optimizer, scaler, checkpoint, steps_per_epoch)
     monitor = _monitor(config, world, folder, lrs, steps_per_epoch, checkpoint, state)
 
-    forward = mixed_precision(network, config.device.amp_level)
+    forward = mixed_precision(network, config.device.amp_level, config.device.amp_dtype)
     loss = nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
-    loss_scale = loss_scale_of(config.device.amp_level)
-    train_step = TrainStep(forward, loss, optimizer, world, loss_scale, config.optimizer.clip_norm)
+    train_step = TrainStep(forward, loss, optimizer, world, scaler, config.optimizer.clip_norm)
     evaluation_step = EvaluationStep(forward)
     for epoch in range(state["epoch"] + 1, config.train.epochs + 1):
         train_step.set_train(True)
@@ -78,7 +79,13 @@ def train(config, world, resume=None):
         state = {"epoch": epoch, "step": epoch * steps_per_epoch, "best_top1": best_top1, **result}
         if world.rank == 0:
             model = dataclasses.asdict(config.model)
-            meta = {**state, "model": model, "classes": classes, "steps_per_epoch": steps_per_epoch}
+            meta = {
+                **state,
+                "model": model,
+                "classes": classes,
+                "steps_per_epoch": steps_per_epoch,
+                "loss_scaler": scaler_state(scaler),
+            }
             # The best first: a kill between the two repeats the epoch instead of losing it.
             if is_best:
                 save_weights(folder.best, network, meta)
@@ -94,13 +101,14 @@ def _images(config, world, split, epoch=0):
     )
 
 
-def _restored(network, optimizer, checkpoint, steps_per_epoch):
+def _restored(network, optimizer, scaler, checkpoint, steps_per_epoch):
     meta = load_training_state(network, optimizer, checkpoint)
     if meta["steps_per_epoch"] != steps_per_epoch:
         raise UserError(
             f"checkpoint {checkpoint} has {meta['steps_per_epoch']} steps an epoch but this run has {steps_per_epoch}; "
             f"resume with the same images, data.batch_size and number of workers"
         )
+    restore_scaler(scaler, meta["loss_scaler"])
     return {key: meta[key] for key in ("epoch", "step", "best_top1", "top1", "top5", "loss", "samples")}
 
 

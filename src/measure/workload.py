@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One model ready to run on one batch: its forward pass or its training step, compiled."""
+
+import os
+import platform
+import resource
+import time
+
+import mindspore as ms
+import numpy as np
+
+from src.config import ModelConfig, OptimizerConfig
+from src.device import World
+from src.models.complexity import count_multiply_adds, count_parameters
+from src.training.network import build_network
+from src.training.optimizer import create_optimizer
+from src.training.precision import create_scaler, mixed_precision
+from src.training.step import TrainStep
+
+# Runs before the first timed one: the graph's kernels settle on their number of threads meanwhile.
+WARM_UP = 8
+
+
+class Workload:
+    """The model of a setting, on the device that `setup_device` chose; `compile` comes before `run`.
+
+    Args:
+        setting (Setting): model and conditions.
+
+    Raises:
+        UserError: a model or an option that does not exist.
+        ValueError: from `sizes` and `compile`, an image size that the model does not take.
+    """
+
+    def __init__(self, setting):
+        ms.set_seed(0)
+        self.setting = setting
+        self.shape = (setting.batch_size, 3, *setting.image_size)
+        # One of the two sides is all a model asks for: how small the image may be, which windows suit it.
+        side = min(setting.image_size)
+        self.network = build_network(ModelConfig(setting.model, image_size=side, options=setting.options))
+
+    def sizes(self):
+        """Return the parameters, and the multiply-adds of one image."""
+        network = self.network.set_train(False)
+        return count_parameters(network), count_multiply_adds(network, (1, *self.shape[1:]))
+
+    def compile(self, phase, runs):
+        """Make the graph of a phase and warm it up; return the seconds that compiling and the first run took.
+
+        Args:
+            phase (str): "forward", in evaluation mode, or "train", a step of SGD with momentum.
+            runs (int): how many runs will follow: the optimiser has a learning rate for each step.
+        """
+        network = mixed_precision(self.network, self.setting.amp_level, self.setting.amp_dtype)
+        # Parameters lie on the device; tensors made from NumPy would be copied there at every call.
+        pixels = np.random.default_rng(0).standard_normal(self.shape).astype(np.float32)
+        image = ms.Parameter(pixels, requires_grad=False)
+        if phase == "forward":
+            self.cell, self.inputs = network.set_train(False), (image,)
+        else:
+            rates = np.full(1 + WARM_UP + runs, 1e-3, np.float32)
+            optimizer = create_optimizer(network, OptimizerConfig(), rates)
+            label = ms.Parameter(np.arange(self.shape[0], dtype=np.int32), requires_grad=False)
+            scaler = create_scaler(self.setting.device)
+            self.cell = TrainStep(network, ms.nn.CrossEntropyLoss(), optimizer, World(), scaler)
+            self.inputs = image, label
+        start = time.perf_counter()
+        self.run()
+        seconds = time.perf_counter() - start
+        for _ in range(WARM_UP):
+            self.run()
+        return seconds
+
+    def run(self):
+        """Run once, and wait for the result on every device."""
+        self.cell(*self.inputs).asnumpy()
+
+    def times(self, runs):
+        """Return the seconds that each of `runs` runs took."""
+        series = []
+        for _ in range(runs):
+            start = time.perf_counter()
+            self.run()
+            series.append(time.perf_counter() - start)
+        return series
+
+    def peak_gb(self):
+        """Return the peak memory so far in GB: of the process on CPU, of the device elsewhere."""
+        if self.setting.device_target == "CPU":
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        return ms.runtime.max_memory_allocated() / 1e9
+
+    def versions(self):
+        """Return what the figures depend on besides the machine."""
+        return {
+            "mindspore": ms.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "onednn_max_cpu_isa": os.environ["ONEDNN_MAX_CPU_ISA"],
+        }
