@@ -121,7 +121,9 @@ class PatchwiseAttention(nn.Cell):
         value = value.reshape(batch, self.share, weights, height * width).transpose(2, 0, 3, 1)
         value = self.gather(value.reshape(weights * batch, height * width, self.share), index, places)
         out = self.matmul(matrix.reshape(-1, length, seen), value.reshape(-1, seen, self.share))
-        out = out.reshape(weights, batch, height, count * length, self.share)[:, :, :, :width]
+        out = out.reshape(weights, batch, height, count * length, self.share)
+        if count * length > width:
+            out = ops.slice(out, (0, 0, 0, 0, 0), (weights, batch, height, width, self.share))
         return out.transpose(1, 4, 0, 2, 3).reshape(batch, -1, height, width)
 
     def spaced_kernel(self, length, pitch):

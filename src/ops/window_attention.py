@@ -171,4 +171,6 @@ class WindowACmix(Mix):
         if self.cyclic_shift > 0:
             out = self.gather(out, back, there.reshape(1, -1))
         out = out.reshape(batch, rows, columns, channels)
-        return out[:, :height, :width] if below + right > 0 else out
+        if below + right > 0:
+            out = ops.slice(out, (0, 0, 0, 0), (batch, height, width, channels))
+        return out
