@@ -38,23 +38,37 @@ def test_counts_are_those_of_the_padded_window(size, kernel, stride, dilation, b
 def test_places_are_the_inverse_of_the_gather(height, width, kernel, stride, dilation):
     """The gradient adds up copies by `places`: it must find every attended copy of a pixel once, and no other."""
     blocks = window_blocks(height, width, kernel, stride, dilation, 16)
-    n_r, t_r, n_c, t_c = blocks.grid
-    features = blocks.query_features.shape[1]
-    logits = np.einsum("qf,nsf->nqs", blocks.query_features, blocks.key_features[..., :features])
+    logits = np.einsum("qf,nsf->nqs", blocks.query_features, blocks.key_features)
     attended = (logits > OUTSIDE / 2).any(axis=1).reshape(-1)
-    assert (n_r * t_r, n_c * t_c) >= (-(-height // stride), -(-width // stride))
     found = np.zeros(len(blocks.key), int)
-    for places in blocks.places:
+    for places in blocks.key_places:
         real = attended[places]
         assert np.array_equal(blocks.key[places][real], np.arange(height * width)[real])
         np.add.at(found, places[real], 1)
     assert np.array_equal(found, attended.astype(int))
 
 
+@settings(max_examples=60)
+@given(height=SIZES, width=SIZES, kernel=KERNELS, stride=st.integers(1, 3))
+def test_every_output_has_its_query(height, width, kernel, stride):
+    """Results are joined by `output`: it must find the query at each place, and the inverses must lead back."""
+    blocks = window_blocks(height, width, kernel, stride, 1, 16)
+    wanted = np.arange(height * width).reshape(height, width)[::stride, ::stride].reshape(-1)
+    assert np.array_equal(blocks.query[blocks.output], wanted)
+    assert len(blocks.query) == blocks.count * len(blocks.query_features)
+    # Forward: each query's slot; a slot or a pixel without one points at a gap, or at a slot that nobody joins.
+    (slots,) = blocks.query_places
+    assert np.array_equal(slots[wanted], blocks.output)
+    assert not np.isin(np.delete(slots, wanted), blocks.output).any()
+    (places,) = blocks.output_places
+    assert np.array_equal(places[blocks.output], np.arange(len(wanted)))
+    assert np.all(np.delete(places, blocks.output) == len(wanted))
+
+
 def test_a_small_map_is_one_block_without_spare_keys():
     """Maps of one block, as the 7x7 of a ResNet's last stage, must not pay for a border."""
     blocks = window_blocks(7, 7, 7, 1, 1, 128)
-    assert blocks.grid == (1, 7, 1, 7)
+    assert blocks.count == 1
     assert np.array_equal(blocks.key, np.arange(49))
 
 

@@ -14,7 +14,7 @@ O(C^2), all that follows only O(C). So ACmix projects once and uses the result t
 """
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src.ops.gather_rows import GatherRows
@@ -62,6 +62,28 @@ class ConvolutionPath(nn.Cell):
         return self.shift(maps.reshape(batch, -1, height, width))
 
 
+class WeightedSum(nn.Cell):
+    """alpha * a + beta * b for numbers alpha and beta, (1,) each, and a and b of one shape and type.
+
+    In mixed precision too it is computed in float32, where small steps of alpha and beta are not rounded away. The
+    gradient is written out to make those of alpha and beta inner products, which need no further map in memory.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.inner_product = ops.MatMul(transpose_b=True)
+
+    def construct(self, alpha, a, beta, b):
+        return (alpha.astype(mstype.float32) * a + beta.astype(mstype.float32) * b).astype(a.dtype)
+
+    def bprop(self, alpha, a, beta, b, out, dout):
+        dout = dout.astype(mstype.float32)
+        row = dout.reshape(1, -1)
+        dalpha = self.inner_product(row, a.astype(mstype.float32).reshape(1, -1)).reshape(1)
+        dbeta = self.inner_product(row, b.astype(mstype.float32).reshape(1, -1)).reshape(1)
+        return dalpha, (alpha * dout).astype(a.dtype), dbeta, (beta * dout).astype(b.dtype)
+
+
 class Mix(nn.Cell):
     """One projection, two uses: alpha * attention(qkv(x)) + beta * convolution(qkv(x)) (paper, section 4.2).
 
@@ -91,6 +113,7 @@ class Mix(nn.Cell):
         if paths == "both":
             self.alpha = Parameter(Tensor([0.5]), name="alpha")
             self.beta = Parameter(Tensor([0.5]), name="beta")
+            self.weighted_sum = WeightedSum()
 
     def construct(self, x):
         qkv = self.qkv(x)
@@ -98,10 +121,7 @@ class Mix(nn.Cell):
             return self.attention(qkv)
         if not self.has_attention:
             return self.convolution(qkv)
-        attention, convolution = self.attention(qkv), self.convolution(qkv)
-        # alpha and beta stay float32 in mixed precision: small steps of theirs would be rounded away.
-        out = self.alpha.astype(mstype.float32) * attention + self.beta.astype(mstype.float32) * convolution
-        return out.astype(attention.dtype)
+        return self.weighted_sum(self.alpha, self.attention(qkv), self.beta, self.convolution(qkv))
 
 
 class ACmix(Mix):

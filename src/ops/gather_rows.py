@@ -11,23 +11,26 @@ class GatherRows(nn.Cell):
     rows add up its own m copies, which is several times faster where scatters are slow.
 
     Args:
-        gaps (bool): for large m, of which many rows have fewer copies: K in `places` stands for none.
+        gaps (bool): for rows that have fewer copies than others, where K in `places` stands for none.
     """
 
     def __init__(self, gaps=False):
         super().__init__()
         self.gaps = gaps
+        # Far fewer nodes to compile than places[m].
+        self.unstack = ops.Unstack()
 
     def construct(self, x, index, places):
         return ops.gather(x, index, 1)
 
     def bprop(self, x, index, places, out, dout):
         if self.gaps:
-            # A sum reads more memory than the loop below, which would take too long to compile.
+            # A sum reads more memory than the loop below, which takes long to compile for a large m.
             dout = ops.concat((dout, ops.zeros_like(dout[:, :1])), 1)
             dx = ops.gather(dout, places.reshape(-1), 1).reshape(x.shape[0], -1, *x.shape[1:]).sum(1)
         else:
-            dx = ops.gather(dout, places[0], 1)
-            for m in range(1, places.shape[0]):
-                dx = dx + ops.gather(dout, places[m], 1)
+            turns = self.unstack(places)
+            dx = ops.gather(dout, turns[0], 1)
+            for turn in turns[1:]:
+                dx = dx + ops.gather(dout, turn, 1)
         return dx, ops.zeros_like(index), ops.zeros_like(places)

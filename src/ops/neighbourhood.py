@@ -36,24 +36,32 @@ class Axis:
 
 @dataclass(frozen=True)
 class Blocks:
-    """A map cut into blocks of queries, each with the keys it attends. Pixels are numbered row by row.
+    """A map cut into n blocks of Q queries, each with the S keys it attends. Pixels are numbered row by row.
+
+    Each array of numbers comes with its inverse, see `inverse`, for gradients.
 
     Attributes:
-        grid: (rows of blocks, rows per block, columns of blocks, columns per block); n = rows * columns of blocks,
-            Q = queries per block. Queries past the map's end repeat the last one.
-        key: (n*S,) int32, pixel of each key.
-        places: (m, H*W) int32, its inverse: the at most m places each pixel was copied to. A pixel copied less often
-            points at a copy that nobody attends.
+        count: n.
+        query, query_places: (n*Q,) and (1, H*W) int32, pixel of each query. Queries past the map's end repeat the last.
+        key, key_places: (n*S,) and (m, H*W) int32, pixel of each key. A pixel copied less often than m times points at
+            a copy that nobody attends.
+        output, output_places: (H'*W',) and (1, n*Q) int32, the query that gives each pixel of the result.
         query_features: (Q, f) one-hot row and column of a query in its block.
-        key_features: (n, S, f + 2) log-multiplicity of a key for each row and each column of queries, then the key's
-            coordinates (x, y) in [-1, 1]. `query_features @ key_features[..., :f].T` is the bias of the logits.
+        key_features: (n, S, f) log-multiplicity of a key for each row and each column of queries.
+            `query_features @ key_features.T` is the bias of the logits.
+        location: (H*W, 2) coordinates (x, y) of each pixel, in [-1, 1].
     """
 
-    grid: tuple
+    count: int
+    query: np.ndarray
+    query_places: np.ndarray
     key: np.ndarray
-    places: np.ndarray
+    key_places: np.ndarray
+    output: np.ndarray
+    output_places: np.ndarray
     query_features: np.ndarray
     key_features: np.ndarray
+    location: np.ndarray
 
 
 def reflect(index, size):
@@ -125,20 +133,31 @@ def window_blocks(height, width, kernel, stride, dilation, channels):
     key = row * width + column
     attended = np.logical_and(*per_key(rows.count.any(axis=1), columns.count.any(axis=1)))
     bias = np.concatenate(per_key(log_count(rows.count), log_count(columns.count)), axis=-1)
-    location = np.stack([np.linspace(-1, 1, width)[column], np.linspace(-1, 1, height)[row]], axis=-1)
     if len(key) > 1 or len(np.unique(key)) < height * width:
         # One more key per block that nobody attends: the place for copies that were never made.
         key, attended = (np.pad(a, ((0, 0), (0, 1))) for a in (key, attended))
         bias = np.pad(bias, ((0, 0), (0, 1), (0, 0)), constant_values=OUTSIDE)
-        location = np.pad(location, ((0, 0), (0, 1), (0, 0)))
+
+    # Outputs (y, x) of the queries, block by block; those past the end are no outputs.
+    y, x = np.indices((n_r * t_r, n_c * t_c)).reshape(2, n_r, t_r, n_c, t_c).swapaxes(2, 3).reshape(2, -1)
+    down, across = -(-height // stride), -(-width // stride)
+    is_output = (y < down) & (x < across)
+    query = np.minimum(y, down - 1) * stride * width + np.minimum(x, across - 1) * stride
+    output = np.flatnonzero(is_output)[np.argsort((y * across + x)[is_output])]
 
     row, column = np.divmod(np.arange(t_r * t_c), t_c)
+    y, x = np.divmod(np.arange(height * width), width)
     return Blocks(
-        grid=(n_r, t_r, n_c, t_c),
+        count=n_r * n_c,
+        query=query.astype(np.int32),
+        query_places=inverse(query, is_output, height * width),
         key=key.reshape(-1).astype(np.int32),
-        places=inverse(key.reshape(-1), attended.reshape(-1), height * width),
+        key_places=inverse(key.reshape(-1), attended.reshape(-1), height * width),
+        output=output.astype(np.int32),
+        output_places=inverse(output, np.ones(len(output), bool), len(query)),
         query_features=np.concatenate([np.eye(t_r)[row], np.eye(t_c)[column]], axis=-1).astype(np.float32),
-        key_features=np.concatenate([bias, location], axis=-1).astype(np.float32),
+        key_features=bias.astype(np.float32),
+        location=np.stack([np.linspace(-1, 1, width)[x], np.linspace(-1, 1, height)[y]], -1).astype(np.float32),
     )
 
 
@@ -146,7 +165,8 @@ def inverse(index, used, size):
     """List for each of `size` sources the places of `index` that copied it, counting only places in `used`.
 
     Returns:
-        (m, size) int32, m the largest number of copies; the rest is an unused place, or len(index) if there is none.
+        (m, size) int32, m the largest number of copies; the rest is an unused place, or len(index), a gap, if there is
+        none.
     """
     by_source = np.flatnonzero(used)[np.argsort(index[used], kind="stable")]
     copies = np.bincount(index[used], minlength=size)

@@ -2,13 +2,13 @@
 """Sliding-window self-attention (paper, section 3.2; stand-alone self-attention), exact, as block matmuls.
 
 Each query attends the k x k window around it, padded by reflection. Cut into blocks of queries, the map needs two
-batched matmuls per layer: a block of Q queries against the S distinct pixels its windows cover. What depends on the
-window rides along in the first of them, as extra channels of queries and keys:
+batched matmuls per layer: a block of Q queries against the S distinct pixels its windows cover. Which of those a query
+sees, and how often, rides along in the first of them, as extra channels of queries and keys:
 
-    logits = [query, row and column one-hot, -W_p^T query] @ [key, log(multiplicity), (x, y)]^T
+    logits = [query, row and column one-hot] @ [key, log(multiplicity)]^T
 
-The last pair is the positional encoding. The paper's logit is q.(k_j + p_i - p_j) with p = W_p (x, y); q.p_i is the
-same for every key, so softmax drops it (and the bias of p with it), and -q.p_j = (-W_p^T q).(x, y)_j.
+The paper's logit is q.(k_j + p_i - p_j) with the position encoding p = W_p (x, y). The part q.p_i is the same for every
+key, so softmax drops it (and the bias of p with it): what remains is a key k_j - p_j.
 """
 
 from mindspore import Tensor, nn, ops
@@ -16,6 +16,7 @@ from mindspore import dtype as mstype
 
 from src.ops.gather_rows import GatherRows
 from src.ops.neighbourhood import window_blocks
+from src.ops.swap_axes import SwapAxes
 
 
 @ops.constexpr
@@ -25,11 +26,13 @@ def _constants(height, width, kernel, stride, dilation, channels):
         raise ValueError("sliding-window attention needs the height and width of its input when the graph is compiled")
     blocks = window_blocks(height, width, kernel, stride, dilation, channels)
     return (
-        blocks.grid,
-        Tensor(blocks.key),
-        Tensor(blocks.places),
+        blocks.count,
+        (Tensor(blocks.query), Tensor(blocks.query_places), bool((blocks.query_places == len(blocks.query)).any())),
+        (Tensor(blocks.key), Tensor(blocks.key_places)),
+        (Tensor(blocks.output), Tensor(blocks.output_places), bool((blocks.output_places == len(blocks.output)).any())),
         Tensor(blocks.query_features[None]),
         Tensor(blocks.key_features),
+        Tensor(blocks.location),
     )
 
 
@@ -37,7 +40,8 @@ class BlockAttention(nn.Cell):
     """softmax([query, query_features] @ [key, key_features]^T) @ value, one matmul each.
 
     Inputs: query (M, Q, d) already scaled, query_features (M, Q, f), key (M, S, d), key_features (M, S, f),
-    value (M, S, d). Outputs: (M, Q, d), and the weights (M, Q, S) and widened keys that the gradient uses again.
+    value (M, S, d). Outputs: (M, Q, d), and the weights (M, Q, S) that the gradient uses again. The features are
+    constants and get no gradient.
 
     The gradient is written out because the softmax's own makes four passes over the weights where one is enough: with
     delta = sum(dout * out), dlogits = weights * ([dout, -delta] @ [value, 1]^T).
@@ -52,24 +56,21 @@ class BlockAttention(nn.Cell):
         self.transposed_matmul = ops.BatchMatMul(transpose_a=True)
 
     def construct(self, query, query_features, key, key_features, value):
-        keys = self.concat((key, key_features))
-        logits = self.matmul_transposed(self.concat((query, query_features)), keys)
+        logits = self.matmul_transposed(self.concat((query, query_features)), self.concat((key, key_features)))
         # Softmax in float32 whatever the rest computes in, here as in all of src.ops.
         weights = self.softmax(logits.astype(mstype.float32)).astype(value.dtype)
-        return self.matmul(weights, value), weights, keys
+        return self.matmul(weights, value), weights
 
     def bprop(self, query, query_features, key, key_features, value, out, dout):
         # With amp_level "auto" each of these may have come in another type.
-        attended, weights, keys = out[0].astype(value.dtype), out[1].astype(value.dtype), out[2].astype(value.dtype)
-        dout = dout[0].astype(value.dtype)
+        attended, weights, dout = out[0].astype(value.dtype), out[1].astype(value.dtype), dout[0].astype(value.dtype)
         delta = (dout * attended).sum(-1, keepdims=True).astype(value.dtype)
         values = self.concat((value, ops.ones_like(value[..., :1])))
         dlogits = weights * self.matmul_transposed(self.concat((dout, -delta)), values)
-        dqueries = self.matmul(dlogits, keys).astype(query.dtype)
-        d = query.shape[-1]
+        dquery = self.matmul(dlogits, key.astype(value.dtype)).astype(query.dtype)
         dkey = self.transposed_matmul(dlogits, query.astype(value.dtype)).astype(key.dtype)
         dvalue = self.transposed_matmul(weights, dout)
-        return dqueries[..., :d], dqueries[..., d:], dkey, ops.zeros_like(key_features), dvalue
+        return dquery, ops.zeros_like(query_features), dkey, ops.zeros_like(key_features), dvalue
 
 
 class SlidingWindowAttention(nn.Cell):
@@ -98,52 +99,41 @@ class SlidingWindowAttention(nn.Cell):
         self.channels, self.heads, self.head_channels = channels, heads, channels // heads
         self.kernel, self.stride, self.dilation = kernel, stride, dilation
         self.position = nn.Dense(2, self.head_channels)  # W_p; its bias cancels and is kept only for published weights
-        self.gather = GatherRows()
+        self.to_positions = ops.MatMul(transpose_b=True)
+        self.split = ops.Split(1, 3)
+        self.swap = SwapAxes()
+        self.gather, self.gather_some = GatherRows(), GatherRows(gaps=True)
         self.attend = BlockAttention()
 
     def construct(self, qkv):
         batch, _, height, width = qkv.shape
-        grid, index, places, query_features, key_features = _constants(
+        n, queries, keys, outputs, query_features, key_features, location = _constants(
             height, width, self.kernel, self.stride, self.dilation, self.head_channels
         )
-        c, d, maps = self.channels, self.head_channels, batch * self.heads
-        n = grid[0] * grid[2]
+        d, maps = self.head_channels, batch * self.heads
 
-        query = self.cut(qkv[:, :c, :: self.stride, :: self.stride], grid) * d**-0.5
-        key = self.windows(qkv[:, c : 2 * c], index, places, n)
-        value = self.windows(qkv[:, 2 * c :], index, places, n)
+        # Pixel by pixel, (maps, H*W, d).
+        rows = self.swap(qkv.reshape(3 * maps, d, height * width)).reshape(batch, 3, -1)
+        query, key, value = (part.reshape(maps, height * width, d) for part in self.split(rows))
+        key = key - self.to_positions(location, self.position.weight.astype(mstype.float32)).astype(key.dtype)
 
-        position = ops.matmul(query, -self.position.weight.astype(query.dtype))
+        # Block by block, (maps * n, Q or S, d).
+        query = self.copy(query, queries).reshape(maps * n, -1, d) * d**-0.5
+        key = self.gather(key, *keys).reshape(maps * n, -1, d)
+        value = self.gather(value, *keys).reshape(maps * n, -1, d)
         # ops.depend: without it the compiler folds the repeated copies into the graph and into exported files.
         query_features = ops.tile(ops.depend(query_features, qkv).astype(query.dtype), (maps * n, 1, 1))
         key_features = ops.tile(ops.depend(key_features, qkv).astype(query.dtype), (maps, 1, 1))
-        out, _, _ = self.attend(query, ops.concat((query_features, position), -1), key, key_features, value)
-        return self.join(out, grid, -(-height // self.stride), -(-width // self.stride))
+        out, _ = self.attend(query, query_features, key, key_features, value)
+
+        out = self.swap(self.copy(out.reshape(maps, -1, d), outputs))
+        return out.reshape(batch, self.channels, -(-height // self.stride), -(-width // self.stride))
+
+    def copy(self, rows, copies):
+        """Gather, with the Cell that the gradient needs."""
+        index, places, has_gaps = copies
+        return self.gather_some(rows, index, places) if has_gaps else self.gather(rows, index, places)
 
     def multiply_adds(self, input_shape, output_shape):
         """Of the weights and their use on the values, k*k pixels per query, as the paper counts them."""
         return 2 * self.kernel**2 * output_shape[0] * output_shape[1] * output_shape[2] * output_shape[3]
-
-    def cut(self, query, grid):
-        """(B, C, H', W') -> (B*N*n, Q, d), padded to whole blocks."""
-        n_r, t_r, n_c, t_c = grid
-        below, right = n_r * t_r - query.shape[2], n_c * t_c - query.shape[3]
-        if below + right > 0:
-            query = ops.Pad(((0, 0), (0, 0), (0, below), (0, right)))(query)
-        query = query.reshape(-1, self.head_channels, n_r, t_r, n_c, t_c).transpose(0, 2, 4, 3, 5, 1)
-        return query.reshape(-1, t_r * t_c, self.head_channels)
-
-    def windows(self, maps, index, places, n):
-        """(B, C, H, W) -> (B*N*n, S, d): the keys or values that each block attends."""
-        rows = maps.reshape(-1, self.head_channels, maps.shape[2] * maps.shape[3]).transpose(0, 2, 1)
-        return self.gather(rows, index, places).reshape(-1, index.shape[0] // n, self.head_channels)
-
-    def join(self, blocks, grid, height, width):
-        """(B*N*n, Q, d) -> (B, C, H', W'), the inverse of `cut`."""
-        n_r, t_r, n_c, t_c = grid
-        blocks = blocks.reshape(-1, n_r, n_c, t_r, t_c, self.head_channels).transpose(0, 5, 1, 3, 2, 4)
-        maps = blocks.reshape(-1, self.channels, n_r * t_r, n_c * t_c)
-        if n_r * t_r > height or n_c * t_c > width:
-            # A tensor's [:height, :width] takes ten times as long on CPU.
-            maps = ops.slice(maps, (0, 0, 0, 0), (maps.shape[0], self.channels, height, width))
-        return maps
