@@ -14,8 +14,8 @@ def _identity(size):
 class SwapAxes(nn.Cell):
     """(M, a, b) -> (M, b, a).
 
-    In training on CPU it is a product with the identity, exact and as fast: the transpose there keeps twice its tensor in
-    memory for the life of the graph, a fifth of all that a training step of ACmix-ResNet-26 takes.
+    In training on CPU it is a product with the identity, exact and as fast: the transpose there keeps twice its tensor
+    in memory for the life of the graph, a fifth of all that a training step of ACmix-ResNet-26 takes.
     """
 
     def __init__(self):
