@@ -168,7 +168,8 @@ def test_quickstart_stops_at_a_failing_step(tmp_path, failing):
 def test_checks_and_ci():
     """.ci/run is run_tests.sh: style, format, tests, with pytest last and the arguments passed on to it."""
     expected = [
-        f"{ROOT}/.venv/bin/python -m {check}" for check in ("ruff check .", "ruff format --check .", "pytest -x")
+        f"{ROOT}/.venv/bin/python -m {check}"
+        for check in ("ruff check .", "ruff format --check .", "pytest -n 2 --dist loadfile -x")
     ]
     for script in (SCRIPTS / "run_tests.sh", ROOT / ".ci" / "run"):
         assert commands(bash(script, "-x", cwd="/", DRY_RUN=1)) == expected

@@ -20,7 +20,7 @@ from mindspore import nn
 from src.config import load_config
 from src.device import World
 from src.errors import UserError
-from src.models.registry import register_model
+from src.models import registry
 from src.training import trainer
 from src.training.checkpoint import read_checkpoint
 from src.training.curves import plot_curves
@@ -47,7 +47,13 @@ class Tiny(nn.Cell):
         return self.fc(self.relu(self.norm(self.conv(x))).mean((2, 3)))
 
 
-register_model("tiny_for_tests", Tiny, nn.Conv2d)
+@pytest.fixture(scope="module", autouse=True)
+def tiny_model():
+    """`tiny_for_tests`, a model for the tests of this file alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_MODELS", registry._MODELS.copy())
+        registry.register_model("tiny_for_tests", Tiny, nn.Conv2d)
+        yield
 
 
 @pytest.fixture(scope="module")
