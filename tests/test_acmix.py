@@ -15,6 +15,7 @@ from mindspore import Tensor, nn, ops
 from src.models.published import published_names
 from src.models.resnet import PUBLISHED
 from src.ops import ACmix
+from src.training.precision import mixed_precision
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("acmix_op_*.npz"))
 CHANNELS = 8
@@ -52,12 +53,16 @@ def largest_error(ours, expected):
     return np.abs(ours - expected).max() / np.abs(expected).max()
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_outputs_and_gradients_equal_the_published_code(path):
-    """Forward and every gradient to 1e-5 of the largest value, in graph mode."""
-    golden = np.load(path)
+def published(golden, prefix, parameter):
+    """Return what the published code recorded for one of our parameters, in our shape."""
+    parts = [golden[prefix + name.lstrip(".")] for name in published_names("." + parameter.name, PUBLISHED)]
+    return np.concatenate(parts).reshape(parameter.shape)
+
+
+def golden_layer(golden):
+    """Return the operator with the settings and weights that the published code was recorded with."""
     config = json.loads(str(golden["config"]))
-    network = ACmix(
+    layer = ACmix(
         config["in_planes"],
         config["out_planes"],
         config["stride"],
@@ -65,14 +70,25 @@ def test_outputs_and_gradients_equal_the_published_code(path):
         heads=config["head"],
         kernel_conv=config["kernel_conv"],
     )
+    for parameter in layer.get_parameters():
+        parameter.set_data(Tensor(published(golden, "w.", parameter)))
+    return layer
 
-    def published(prefix, parameter):
-        parts = [golden[prefix + name.lstrip(".")] for name in published_names("." + parameter.name, PUBLISHED)]
-        return np.concatenate(parts).reshape(parameter.shape)
 
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_float16_equals_the_published_code(path):
+    """Mixed precision on the recorded inputs, to 2e-2 of the largest value."""
+    golden = np.load(path)
+    half = mixed_precision(golden_layer(golden), "O2")
+    assert largest_error(half(Tensor(golden["x"])).asnumpy(), golden["y"]) < 2e-2
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_outputs_and_gradients_equal_the_published_code(path):
+    """Forward and every gradient to 1e-5 of the largest value, in graph mode."""
+    golden = np.load(path)
+    network = golden_layer(golden)
     parameters = list(network.get_parameters())
-    for parameter in parameters:
-        parameter.set_data(Tensor(published("w.", parameter)))
     assert largest_error(network(Tensor(golden["x"])).asnumpy(), golden["y"]) < 1e-5
     (grad_x,), grads = Gradients(network)(Tensor(golden["x"]), Tensor(golden["cotangent"]))
     assert largest_error(grad_x.asnumpy(), golden["grad_x"]) < 1e-5
@@ -80,7 +96,7 @@ def test_outputs_and_gradients_equal_the_published_code(path):
         if parameter.name == "attention.position.bias":  # cancels in the softmax: zero here, rounding there
             assert not gradient.asnumpy().any()
         else:
-            assert largest_error(gradient.asnumpy(), published("g.", parameter)) < 1e-5, parameter.name
+            assert largest_error(gradient.asnumpy(), published(golden, "g.", parameter)) < 1e-5, parameter.name
 
 
 @settings(max_examples=15, deadline=None)
