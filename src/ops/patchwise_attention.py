@@ -33,7 +33,7 @@ def _with_inverse(index, size):
 
 @ops.constexpr
 def _neighbours(channels, height, width, kernel):
-    """Index tensors of `Neighbours`, made while the graph is compiled."""
+    """Index tensors of the two gathers that lay out the neighbourhoods, made while the graph is compiled."""
     columns = _taps(width, kernel)
     # Source rows: (c, y) of the query, then (c, y, tap in x) of the key.
     query = np.arange(channels * height)
