@@ -45,7 +45,9 @@ def assert_tidy(model):
     constants = {tensor.name: tensor for tensor in graph.initializer}
     used = {name for node in graph.node for name in node.input}
     assert set(constants) <= used
+    needed = used | {output.name for output in graph.output}
     for node in graph.node:
+        assert needed.intersection(node.output)
         assert node.op_type != "Constant" and len(node.output) == 1
         assert node.op_type == "Tile" or not set(node.input) <= set(constants)
     own = [tensor.SerializeToString() for tensor in map(without_name, constants.values()) if tensor]

@@ -5,10 +5,12 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Parameter, Tensor, amp, nn
+from mindspore.train.mind_ir_pb2 import ModelProto
 
 from src.config import DeviceConfig, OptimizerConfig
 from src.device import World
 from src.errors import UserError
+from src.models import create_model
 from src.models.san import patchwise_acmix
 from src.ops import ACmix
 from src.ops.spatial_reduction_attention import SpatialReductionAttention
@@ -144,3 +146,25 @@ def test_scalers():
     assert isinstance(create_scaler(DeviceConfig(amp_level="O1", loss_scale=0.0)), amp.DynamicLossScaler)
     with pytest.raises(UserError, match="bfloat16: MindSpore convolves in it on Ascend and GPU only"):
         create_scaler(DeviceConfig(amp_level="O2", amp_dtype="bfloat16"))
+
+
+@pytest.mark.parametrize("name", ["resnet26", "acmix_resnet26", "acmix_san10"])
+def test_no_norm_add_relu_to_fuse(name, tmp_path):
+    """Protects float16 on GPU, where the kernel that takes the place of norm, Add and ReLU has NaN gradients."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = create_model(name, num_classes=3, image_size=64).set_train(True)
+    ms.export(
+        network, Tensor(np.zeros((2, 3, 64, 64), np.float32)), file_name=str(tmp_path / "t"), file_format="MINDIR"
+    )
+    model = ModelProto()
+    model.ParseFromString((tmp_path / "t.mindir").read_bytes())
+    nodes = [node for graph in (model.graph, *model.functions) for node in graph.node]
+    made_by = {name: node for node in nodes for name in node.output}
+
+    def operator(value):
+        node = made_by.get(value)
+        return node and node.op_type.split(":")[2 if node.op_type.startswith("REF") else 0]
+
+    assert "BatchNorm" in {operator(value) for value in made_by}
+    activated = [node.input[0] for node in nodes if operator(node.output[0]) == "ReLU"]
+    assert activated and "Add" not in map(operator, activated)

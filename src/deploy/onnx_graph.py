@@ -17,7 +17,8 @@ def tidy(model):
     """Clean an exported graph in place; it computes the same.
 
     Constants become initializers, each there once and only if used; nodes that compute constants from constants give
-    way to their results; nodes, and values named by MindSpore, are called by their operator.
+    way to their results; nodes that no output needs are gone; nodes, and values named by MindSpore, are called by
+    their operator.
 
     Args:
         model (onnx.ModelProto): as `mindspore.onnx.export` wrote it.
@@ -28,6 +29,7 @@ def tidy(model):
     graph = model.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = _fold(graph.node, constants, model.opset_import[0].version)
+    nodes = _needed(nodes, {output.name for output in graph.output})
     used = {name for node in nodes for name in node.input}
     constants = {name: array for name, array in constants.items() if name in used}
     new_name = _merged(constants)
@@ -59,6 +61,16 @@ def _fold(nodes, constants, opset):
         else:
             kept.append(node)
     return kept
+
+
+def _needed(nodes, names):
+    """Return the nodes that the values of these names are computed from; `nodes` are in order of execution."""
+    kept, names = [], set(names)
+    for node in reversed(nodes):
+        if names.intersection(node.output):
+            names.update(node.input)
+            kept.append(node)
+    return kept[::-1]
 
 
 def _merged(constants):

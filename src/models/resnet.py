@@ -81,6 +81,8 @@ class Bottleneck(nn.Cell):
         self.conv3 = convolution(width, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels, gamma_init="zeros" if zero_init_residual else "ones")
         self.relu = nn.ReLU()
+        # Not `+`: the GPU backend fuses norm, Add and ReLU into a kernel whose float16 gradient is NaN.
+        self.add = ops.AddN()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.downsample = nn.Identity()
         if stride != 1 or in_channels != out_channels:
@@ -92,7 +94,7 @@ class Bottleneck(nn.Cell):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(self.drop_path(out) + self.downsample(x))
+        return self.relu(self.add((self.drop_path(out), self.downsample(x))))
 
 
 class ResNet(Backbone):
