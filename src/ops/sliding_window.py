@@ -124,7 +124,7 @@ class SlidingWindowAttention(nn.Cell):
         # ops.depend: without it the compiler folds the repeated copies into the graph and into exported files.
         query_features = ops.tile(ops.depend(query_features, qkv).astype(query.dtype), (maps * n, 1, 1))
         key_features = ops.tile(ops.depend(key_features, qkv).astype(query.dtype), (maps, 1, 1))
-        out, _ = self.attend(query, query_features, key, key_features, value)
+        out = self.attend(query, query_features, key, key_features, value)[0]
 
         out = self.swap(self.copy(out.reshape(maps, -1, d), outputs))
         return out.reshape(batch, self.channels, -(-height // self.stride), -(-width // self.stride))
