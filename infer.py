@@ -30,7 +30,7 @@ def main():
     if not arguments.model.endswith(".onnx"):
         setup_device(DeviceConfig(target=arguments.device_target))
     classifier = open_classifier(arguments.model, arguments.config, arguments.device_target)
-    show = _json_line if arguments.json else _table_rows(images, classifier.labels)
+    show = _json_line if arguments.json else _table_rows(images)
     for path, best in classifier.classify(images, arguments.topk):
         print(show(path, best), flush=True)
 
@@ -40,13 +40,13 @@ def _json_line(path, best):
     return json.dumps({"image": str(path), "topk": topk}, ensure_ascii=False)
 
 
-def _table_rows(images, labels):
+def _table_rows(images):
     """Print the head of the table and return what formats the rows of an image."""
-    wide, label_wide = (max(map(len, map(str, column))) for column in (["image", *images], ["label", *labels]))
-    print(f"{'image':{wide}}  {'label':{label_wide}}  probability")
+    wide = max(map(len, map(str, ["image", *images])))
+    print(f"{'image':{wide}}  probability  label")
 
     def rows(path, best):
-        lines = [f"{label:{label_wide}}  {100 * probability:9.2f} %" for label, probability in best]
+        lines = [f"{100 * probability:9.2f} %  {label}" for label, probability in best]
         return f"{path!s:{wide}}  " + f"\n{'':{wide}}  ".join(lines)
 
     return rows

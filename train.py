@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train a model: `python train.py --config config/NAME.yaml [--data_dir D] [--output_dir O] [--resume auto]`."""
 
+import sys
+
 from src.cli import config_parser, parse_with_config
 from src.errors import entry_point
 
@@ -13,15 +15,33 @@ def main():
         metavar="auto|FILE",
         help="go on from a last.ckpt; auto: from the one in the output folder, or from scratch where there is none",
     )
+    parser.add_argument(
+        "--allow_changes",
+        action="store_true",
+        help="resume also with another number of workers, batch size or number of images, from the last whole epoch",
+    )
+    parser.add_argument(
+        "--check_data",
+        action="store_true",
+        help="decode every image first; name the damaged ones and end, or, with data.damaged_list, leave them out",
+    )
     arguments, config = parse_with_config(parser)
 
     # MindSpore takes seconds to load, and src.device has to be the first to load it.
+    from src.data.check_data import check_data, count_left_out
     from src.device import setup_device
+    from src.training.parallel import sum_over_workers
     from src.training.trainer import train
 
     world = setup_device(config.device)
-    result = train(config, world, arguments.resume)
-    if world.rank == 0:
+    if arguments.check_data:
+        check_data(config.data, ("train", "val"), world, sum_over_workers)
+    if config.data.damaged_list and world.rank == 0:
+        print(count_left_out(config.data, ("train", "val")), file=sys.stderr)
+    result = train(config, world, arguments.resume, arguments.allow_changes)
+    if world.rank == 0 and result["is_stopped"]:
+        print(f"stopped at step {result['step']} as asked, and saved; --resume auto goes on from there")
+    elif world.rank == 0:
         print(
             f"trained {config.model.name} for {result['epoch']} epochs: top-1 {result['top1']:.2f} %, "
             f"best {result['best_top1']:.2f} %; checkpoints, metrics and curves are in {config.output_dir}"

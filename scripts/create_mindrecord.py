@@ -8,14 +8,13 @@ The images are kept as they are. A stopped run goes on where it was when it is s
 """
 
 import argparse
+import shutil
 import sys
-import time
 from pathlib import Path
-
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from src.cli import follow
 from src.errors import UserError, entry_point
 
 
@@ -25,6 +24,7 @@ def main():
 
     # MindSpore takes seconds to load, and src.device has to be the first to load it.
     import src.device  # noqa: F401
+    from src.data.class_names import FILE
     from src.data.packing import Packing, check
     from src.data.records import open_packed
 
@@ -40,6 +40,8 @@ def main():
     for (folder, split), packing in zip(folders, packings):
         follow(packing.run(), f"packing {split}", packing.packed, packing.images)
         print(f"{folder}: {packing.images} images in {len(open_packed(folder).shards)} shards, each read back")
+    if Path(arguments.data_dir, FILE).exists():
+        shutil.copyfile(Path(arguments.data_dir, FILE), Path(arguments.output_dir, FILE))
 
 
 def parse_arguments():
@@ -59,21 +61,6 @@ def parse_arguments():
     if arguments.data_dir and Path(arguments.data_dir).resolve() == Path(arguments.output_dir).resolve():
         raise UserError("--output_dir is --data_dir; give another folder, the images stay where they are")
     return arguments
-
-
-def follow(work, what, done, total):
-    """Run `work`, which yields how many images it got on, and show it: a bar on a terminal, plain lines elsewhere."""
-    if sys.stderr.isatty():
-        with tqdm(desc=what, initial=done, total=total, unit="image", dynamic_ncols=True) as bar:
-            for images in work:
-                bar.update(images)
-        return
-    told = time.monotonic()
-    for images in work:
-        done += images
-        if done == total or time.monotonic() - told > 10:
-            told = time.monotonic()
-            print(f"{what}  {done}/{total} images", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

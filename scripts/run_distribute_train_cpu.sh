@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Train on several workers on the CPU of this machine, data parallel.
+# Train on several workers on the CPU of one or many machines, data parallel.
 
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/job.sh"
 train_distributed CPU "$@"

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line the entry scripts share: `--config FILE` and any key of the schema."""
+"""The command line the scripts share: `--config FILE` and any key of the schema; how far long work is."""
 
 import argparse
+import sys
+import time
+
+from tqdm import tqdm
 
 from src.config import describe_schema, load_config
 
@@ -29,3 +33,18 @@ def parse_with_config(parser):
     """
     arguments, overrides = parser.parse_known_args()
     return arguments, load_config(arguments.config, overrides)
+
+
+def follow(work, what, done, total):
+    """Run `work`, which yields how many images it got on, and show it: a bar on a terminal, plain lines elsewhere."""
+    if sys.stderr.isatty():
+        with tqdm(desc=what, initial=done, total=total, unit="image", dynamic_ncols=True) as bar:
+            for images in work:
+                bar.update(images)
+        return
+    told = time.monotonic()
+    for images in work:
+        done += images
+        if done == total or time.monotonic() - told > 10:
+            told = time.monotonic()
+            print(f"{what}  {done}/{total} images", file=sys.stderr, flush=True)

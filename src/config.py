@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from src.errors import UserError
+from src.recipe_checks import check_recipe
 from src.schema import (
     ascending_pair,
     at_least,
@@ -40,14 +41,24 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    name: str = key("image_folder", "data set; digits writes itself into data_dir", one_of("image_folder", "digits"))
-    data_dir: str = key("", "folder with the train and val folders, as images or packed (scripts/create_mindrecord.py)")
-    train_split: str = key("train", "folder in data_dir to train on")
-    val_split: str = key("val", "folder in data_dir to evaluate on")
+    name: str = key(
+        "image_folder",
+        "data set; digits writes itself into data_dir; cifar10 and cifar100 are their binary files",
+        one_of("image_folder", "digits", "cifar10", "cifar100"),
+    )
+    data_dir: str = key(
+        "", "folder with the train and val folders, as images or packed (scripts/create_mindrecord.py), or of a CIFAR"
+    )
+    train_split: str = key("train", "folder in data_dir to train on; of a CIFAR: train or test")
+    val_split: str = key("val", "folder in data_dir to evaluate on; of a CIFAR: train or test")
+    damaged_list: str = key("", "file naming damaged images to leave out, made by --check_data; empty: they are errors")
     batch_size: int = key(32, "images per device and step", at_least(1))
     num_workers: int = key(0, "decoding threads per device; 0 or more than there are: all cores", at_least(0))
     crop_scale: list[float] = key([0.08, 1.0], "area of the random training crop, part of the image", ascending_pair(1))
     crop_ratio: list[float] = key([0.75, 1.3333], "width / height of the random training crop", ascending_pair())
+    crop_padding: int = key(
+        0, "instead of crop_scale: crop unscaled, from the image with so many black pixels around it", at_least(0)
+    )
     interpolation: str = key("bilinear", "how images are resized", one_of("bilinear", "bicubic"))
     hflip: float = key(0.5, "probability of a horizontal flip in training", between(0, 1))
     randaugment: int = key(0, "strength of two random colour or shape changes in training; 0: none", between(0, 10))
@@ -63,27 +74,48 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    name: str = key("momentum", "momentum: SGD; adamw: Adam with decoupled weight decay", one_of("momentum", "adamw"))
+    name: str = key(
+        "momentum",
+        "momentum: SGD; adamw: Adam with decoupled weight decay; lamb: that by layer",
+        one_of("momentum", "adamw", "lamb"),
+    )
     lr: float = key(0.1, "peak learning rate for lr_batch images a step", at_least(0))
     lr_batch: int = key(256, "images a step, over all devices, that lr is meant for; 0: lr as given", at_least(0))
     momentum: float = key(0.9, "of momentum: share of the velocity kept", below(0, 1))
-    beta1: float = key(0.9, "of adamw: share of the mean gradient kept", between(0.01, 0.999999))
-    beta2: float = key(0.999, "of adamw: share of the mean square kept", between(0.01, 0.999999))
-    epsilon: float = key(1e-8, "of adamw: added to the root of the mean square", between(1e-12, 1))
+    beta1: float = key(0.9, "of adamw, lamb: share of the mean gradient kept", between(0.01, 0.999999))
+    beta2: float = key(0.999, "of adamw, lamb: share of the mean square kept", between(0.01, 0.999999))
+    epsilon: float = key(1e-8, "of adamw, lamb: added to the root of the mean square", between(1e-12, 1))
     weight_decay: float = key(1e-4, "decay of weights (not of norms, biases, alpha, beta, positions)", at_least(0))
     clip_norm: float = key(0.0, "largest norm of the gradients of all parameters together; 0: any", at_least(0))
+    micro_batches: int = key(1, "parts of a batch computed one by one, to save memory, for one step", at_least(1))
+    ema_decay: float = key(0.0, "share that a step keeps of the averaged weights; 0: no averaged weights", below(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class SchedulerConfig:
-    name: str = key("cosine", "learning rate after the warm-up", one_of("cosine", "constant"))
+    name: str = key("cosine", "learning rate after the warm-up", one_of("cosine", "step", "multi_step", "constant"))
     warmup_epochs: float = key(5.0, "epochs of linear warm-up", at_least(0))
-    min_lr: float = key(0.0, "learning rate at the last step of cosine", at_least(0))
+    min_lr: float = key(0.0, "of cosine: learning rate at the last step", at_least(0))
+    step_epochs: float = key(30.0, "of step: epochs from one drop to the next", at_least(1))
+    milestones: list[float] = key([30.0, 60.0, 90.0], "of multi_step: epochs before each drop", each(at_least(0)))
+    factor: float = key(0.1, "of step and multi_step: learning rate after a drop over that before", between(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
+    name: str = key(
+        "cross_entropy",
+        "of one class among all, or of each class by itself",
+        one_of("cross_entropy", "binary_cross_entropy"),
+    )
     label_smoothing: float = key(0.1, "probability spread evenly over all classes", below(0, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig:
+    pretrained: str = key("", "checkpoint to begin with; its head may be of another size")
+    layer_decay: float = key(1.0, "learning rate of a layer over that of the next, up to the head", between(0.01, 1))
+    freeze: str = key("", "parameters that stay as they are: shell patterns of names, e.g. 'stem.* layer1.*'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +123,9 @@ class TrainConfig:
     epochs: int = key(100, "passes over the training images", at_least(1))
     seed: int = key(0, "seed of weights, shuffling and augmentation", between(0, 2**32 - 1))
     log_interval: int = key(50, "steps between two lines of metrics.jsonl", at_least(1))
+    save_steps: int = key(0, "steps between checkpoints inside an epoch; 0: one after each epoch only", at_least(0))
+    keep_checkpoints: int = key(2, "newest checkpoints to keep: last.ckpt, last-1.ckpt, ...", at_least(1))
+    skip_nonfinite: int = key(0, "steps to leave out whose loss is not finite, before the run stops", at_least(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +146,7 @@ class Config:
     optimizer: OptimizerConfig = section(OptimizerConfig)
     scheduler: SchedulerConfig = section(SchedulerConfig)
     loss: LossConfig = section(LossConfig)
+    finetune: FinetuneConfig = section(FinetuneConfig)
     train: TrainConfig = section(TrainConfig)
     device: DeviceConfig = section(DeviceConfig)
     output_dir: str = key("", "folder for checkpoints, metrics and curves; empty: outputs/<name of the YAML file>")
@@ -120,10 +156,7 @@ class Config:
         return dataclasses.asdict(self)
 
 
-# The optimiser that has this number; the other one refuses it.
-OPTIMIZER_OF = {"momentum": "momentum", "beta1": "adamw", "beta2": "adamw", "epsilon": "adamw"}
-
-ALIASES = {"data_dir": "data.data_dir", "device_target": "device.target"}
+ALIASES = {"data_dir": "data.data_dir", "device_target": "device.target", "pretrained": "finetune.pretrained"}
 
 
 def load_config(path, overrides=()):
@@ -214,6 +247,11 @@ def _check_together(config, source):
                 f"{source(f'data.{name}')}: data.{name} has {count} numbers but takes one for each "
                 f"of the {model.in_channels} channels (model.in_channels)"
             )
+    for name in ("crop_scale", "crop_ratio"):
+        if data.crop_padding and getattr(data, name) != getattr(DataConfig(), name):
+            raise UserError(
+                f"{source(f'data.{name}')}: data.{name} has no effect with data.crop_padding; leave one of them out"
+            )
     if 0 < data.resize < model.image_size:
         raise UserError(
             f"{source('data.resize')}: data.resize is {data.resize} but takes at least "
@@ -224,13 +262,7 @@ def _check_together(config, source):
             f"{source('scheduler.warmup_epochs')}: scheduler.warmup_epochs is {config.scheduler.warmup_epochs} "
             f"but takes at most train.epochs, {config.train.epochs}"
         )
-    for field in dataclasses.fields(config.optimizer):
-        owner = OPTIMIZER_OF.get(field.name, config.optimizer.name)
-        if owner != config.optimizer.name and getattr(config.optimizer, field.name) != field.default:
-            raise UserError(
-                f"{source(f'optimizer.{field.name}')}: optimizer.{field.name} belongs to {owner} but optimizer.name is "
-                f"{config.optimizer.name}; leave it out"
-            )
+    check_recipe(config, source)
     for field in dataclasses.fields(model):
         if field.name in model.options:
             raise UserError(

@@ -3,13 +3,21 @@
 
 import logging
 import os
+import socket
+import sys
 from dataclasses import dataclass
 
-# Both are read when MindSpore loads, so this module is imported before it; a user's own value wins.
+# All are read when MindSpore loads, so this module is imported before it; a user's own value wins.
 # oneDNN's choice of AVX-512 kernel for k x k convolutions is its reference one, up to 150 times slower.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 # The data module logs three lines for each unreadable image, which our own message names in one.
 os.environ.setdefault("MS_SUBMODULE_LOG_v", "{MD:4}")
+# Seconds one worker waits for the slowest: of MindSpore's 30 a long evaluation or save would be the end.
+os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", "3600")
+if os.environ.get("MS_ROLE") == "MS_SCHED":
+    # Seconds of silence after which the scheduler takes a worker for dead; with MindSpore's 30 the workers of other
+    # machines, who miss the scheduler in turn, would need more than a minute to end.
+    os.environ.setdefault("MS_NODE_TIMEOUT", "15")
 
 import mindspore as ms
 from mindspore.communication import get_group_size, get_rank, init
@@ -32,27 +40,17 @@ def setup_device(config):
         World: rank and number of the workers; `World(0, 1)` when launched alone.
 
     Raises:
-        UserError: this MindSpore has no backend for the device, or the machine does not have it.
+        UserError: this MindSpore has no backend for the device, the machine does not have it, or the job was launched
+            in a way that MindSpore does not take.
     """
     ms.set_context(mode=ms.GRAPH_MODE)
-    local_rank = os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK", config.device_id)
-    device = int(os.environ.get("DEVICE_ID", local_rank))  # msrun gives each worker its own
-    logging.disable(logging.CRITICAL)  # what MindSpore lists of a missing backend says less than the line below
-    try:
-        if config.target == "CPU":
-            ms.set_device("CPU")
-        else:
-            ms.set_device(config.target, device)
-    except (RuntimeError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0].split(". ")[0]
-        raise UserError(
-            f"no usable {config.target} device {device} here ({reason}); "
-            f"install MindSpore for {config.target} and its driver, or choose another with --device_target CPU"
-        ) from error
-    finally:
-        logging.disable(logging.NOTSET)
-    if not _is_part_of_a_job():
+    local_rank = _local_rank(config.target)
+    device = config.device_id if local_rank is None else local_rank
+    _select(config.target, device)
+    if local_rank is None:
         return World()
+    # The launcher finds the log of a dead process by this line.
+    print(f"process {os.getpid()} on {socket.gethostname()}, {config.target} device {device}", file=sys.stderr)
     init()
     world = World(get_rank(), get_group_size())
     ms.set_auto_parallel_context(
@@ -61,6 +59,34 @@ def setup_device(config):
     return world
 
 
-def _is_part_of_a_job():
-    # MS_ROLE: of msrun, whose scheduler runs the script too and serves the workers from inside `init()`.
-    return any(name in os.environ for name in ("MS_ROLE", "OMPI_COMM_WORLD_SIZE", "RANK_TABLE_FILE"))
+def _local_rank(target):
+    """Return this worker's number among those of its machine, from 0; None for a process on its own."""
+    if "MS_ROLE" in os.environ:
+        # The scheduler of msrun runs the script too, without a device, and serves the workers from inside `init()`.
+        return int(os.environ.get("DEVICE_ID", 0))
+    if "RANK_TABLE_FILE" in os.environ:
+        raise UserError(
+            "RANK_TABLE_FILE is set, but MindSpore takes a rank table from msrun only; start the job by "
+            "scripts/run_distribute_train_ascend.sh --rank_table_file FILE, or unset RANK_TABLE_FILE"
+        )
+    is_of_mpirun = "OMPI_COMM_WORLD_SIZE" in os.environ
+    if is_of_mpirun and target == "CPU":
+        raise UserError("mpirun starts jobs on Ascend and GPU only; use scripts/run_distribute_train_cpu.sh")
+    return int(os.environ["OMPI_COMM_WORLD_LOCAL_RANK"]) if is_of_mpirun else None
+
+
+def _select(target, device):
+    logging.disable(logging.CRITICAL)  # what MindSpore lists of a missing backend says less than the line below
+    try:
+        if target == "CPU":
+            ms.set_device("CPU")
+        else:
+            ms.set_device(target, device)
+    except (RuntimeError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        raise UserError(
+            f"no usable {target} device {device} here ({reason}); "
+            f"install MindSpore for {target} and its driver, or choose another with --device_target CPU"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Set before MindSpore is imported: the CPU convolution kernels (README, "Environment requirements"), import path."""
+"""Set before MindSpore is imported: the CPU convolution kernels (README, "Environment requirements"), import path.
+
+And what several files of tests share; its imports stand inside, so that the settings come first.
+"""
 
 import os
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -14,3 +18,35 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 # Graphs are compiled inside of properties, and machines are shared: how long an example takes says nothing.
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="module")
+def tiny_model():
+    """`tiny_for_tests`, a model for tests of training alone."""
+    from mindspore import nn
+    from tiny_training import Tiny
+
+    from src.models import registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_MODELS", registry._MODELS.copy())
+        registry.register_model("tiny_for_tests", Tiny, nn.Conv2d)
+        yield
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """A data folder, see `write_images`."""
+    from tiny_training import write_images
+
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def config(tiny_model, image_folder, tmp_path):
+    """A training of seconds, see `tiny_config`."""
+    import mindspore as ms
+    from tiny_training import tiny_config
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    return tiny_config(image_folder, tmp_path)

@@ -2,6 +2,7 @@
 """Running the shell scripts in tests."""
 
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -49,3 +50,10 @@ def working_directory(folder):
         (folder / name).touch()
     program(folder / "bin" / "python", "exit 0")
     return folder
+
+
+def free_port():
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

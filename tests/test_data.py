@@ -2,6 +2,11 @@
 """From image files to batches: what is read, in which order, how it is prepared, and how bad folders and files end."""
 
 import dataclasses
+import io
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +17,12 @@ from PIL import Image
 
 from src.config import DataConfig
 from src.data import check_image_folder, class_names, create_dataset, iterate, load_image, preprocessing
+from src.data.check_data import check_data, count_left_out
+from src.data.packing import Packing
+from src.device import World
 from src.errors import UserError
 
+ROOT = Path(__file__).resolve().parent.parent
 COLOURS = {"ant": (200, 30, 30), "bee": (30, 200, 30), "cat": (30, 30, 200)}
 EXTENSIONS = [".JPEG", ".jpg", ".PNG", ".bmp", ".Jpg"]
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -60,6 +69,63 @@ def test_training_batches(data):
         pixels = image.transpose(0, 2, 3, 1) * STD + MEAN
         expected = np.array(list(COLOURS.values()))[label][:, None, None] / 255
         np.testing.assert_allclose(pixels, np.broadcast_to(expected, pixels.shape), atol=0.01)
+
+
+def cmyk_jpeg(image, ink):
+    """Return a JPEG of cyan, magenta, yellow and black as Adobe's programs write it: direct, or as YCCK."""
+    stream = io.BytesIO()
+    image.convert("CMYK").save(stream, "JPEG", quality=95)
+    content = stream.getvalue()
+    # The last byte of Adobe's marker says which of the two the numbers are.
+    place = content.index(b"Adobe") + 11
+    assert content[place] == 0
+    return content[:place] + {"CMYK": b"\0", "YCCK": b"\2"}[ink] + content[place + 1 :]
+
+
+@pytest.mark.parametrize("form", ["CMYK", "YCCK", "PNG", "palette", "grey"])
+def test_odd_files_of_imagenet(tmp_path, form):
+    """JPEGs of four inks and a PNG named .JPEG give, whole or cropped, folder or packed, the colours that PIL sees."""
+    path = tmp_path / "folder" / "train" / "a" / "x.JPEG"
+    path.parent.mkdir(parents=True)
+    image = photo(3, (48, 40))
+    if form in ("CMYK", "YCCK"):
+        path.write_bytes(cmyk_jpeg(image, form))
+    else:
+        image.convert({"PNG": "RGB", "palette": "P", "grey": "L"}[form]).save(path, "PNG")
+    list(Packing(tmp_path / "folder" / "train", tmp_path / "packed" / "train").run())
+    rgb = Image.open(path).convert("RGB")
+    expected = np.asarray(rgb).transpose(2, 0, 1)[:, :, 4:44] / 255
+    twin = tmp_path / "twin" / "train" / "a" / "x.png"
+    twin.parent.mkdir(parents=True)
+    rgb.save(twin)
+    data = DataConfig(batch_size=1, resize=40, mean=[0.0] * 3, std=[1.0] * 3, val_split="train")
+    np.testing.assert_allclose(load_image(path, preprocessing(data, 40, 3)), expected, atol=1e-6)
+    crops, _ = epoch(dataclasses.replace(data, data_dir=str(tmp_path / "twin")), 24, 3, "train")
+    for source in ("folder", "packed"):
+        of_source = dataclasses.replace(data, data_dir=str(tmp_path / source))
+        np.testing.assert_allclose(epoch(of_source, 40, 3, "val")[0][0], expected, atol=1e-6)
+        # A crop of a JPEG decodes no more than it needs, so that its edges may differ.
+        assert np.abs(epoch(of_source, 24, 3, "train")[0] - crops).mean() < 2 / 255
+
+
+def test_own_folders(tmp_path):
+    """Classes with any names, links among them, and files of several kinds: labels follow the sorted names."""
+    names = ["猫 и кошка", "a b", "Zebra", "1.5", "ünïcode"]
+    for split in ("train", "val"):
+        for number, name in enumerate(sorted(names)):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index, ending in enumerate(EXTENSIONS):
+                Image.new("L", (20, 20), 50 * number).save(tmp_path / split / name / f"фото {index}{ending}")
+    data = DataConfig(data_dir=str(tmp_path), batch_size=5, mean=[0.0] * 3, std=[1.0] * 3)
+    assert check_image_folder(data, 5) == sorted(names)
+    for split in ("train", "val"):
+        images, labels = epoch(data, 16, 3, split)
+        assert len(images) == 25
+        np.testing.assert_allclose(images[:, 0, 8, 8], labels * 50 / 255, atol=0.01)
+    (tmp_path / "val" / "a b" / "deeper").mkdir()
+    photo(1).save(tmp_path / "val" / "a b" / "deeper" / "x.png")
+    with pytest.raises(UserError, match=r"images of class a b lie deeper, in .*a b/deeper; move or link them"):
+        check_image_folder(data, 5)
 
 
 def test_hidden_folders_and_other_files_are_passed_over(data, folder):
@@ -147,6 +213,19 @@ def test_flip_and_crop(tmp_path):
     np.testing.assert_allclose(squeezed, (pixels[:, :, ::2] + pixels[:, :, 1::2]) / 2, atol=0.005)
 
 
+def test_crop_with_padding(tmp_path):
+    """crop_padding takes the place of scaled crops: the pixels themselves, moved, with black where nothing is."""
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    image = photo(1, (16, 16))
+    image.save(tmp_path / "train" / "a" / "x.png")
+    data = DataConfig(data_dir=str(tmp_path), batch_size=1, hflip=0.0, crop_padding=2, mean=[0.0] * 3, std=[1.0] * 3)
+    padded = np.pad(np.asarray(image).transpose(2, 0, 1) / 255, [(0, 0), (2, 2), (2, 2)])
+    crops = [padded[:, y : y + 16, x : x + 16] for y in range(5) for x in range(5)]
+    for number in range(4):
+        crop, _ = epoch(data, 16, 3, "train", epoch=number)
+        assert min(np.abs(crop[0] - other).max() for other in crops) < 1e-5
+
+
 def test_an_epoch_can_be_repeated(data):
     """Seed and epoch fix order, crops and flips exactly; another epoch or seed has another order."""
     data = dataclasses.replace(data, train_split="val", batch_size=5)
@@ -202,6 +281,7 @@ DAMAGE = {
     "truncated.bmp": ("BMP", cut, "is truncated or damaged"),
     "text. (1).jpg": ("JPEG", lambda _: b"this is text, not a picture", "is not a JPEG, PNG or BMP image"),
     "empty.jpg": ("JPEG", lambda _: b"", "is empty"),
+    "renamed.jpg": ("GIF", lambda content: content, "is not a JPEG, PNG or BMP image"),
 }
 
 
@@ -227,7 +307,7 @@ def test_damaged_file_is_named(data, damaged, split):
     message = str(error.value)
     assert f"{data.data_dir}/{split}/bee/{name} {reason}" in message
     assert "\n" not in message and "replace or remove it" in message
-    assert not Path("abnormal_image.jpg").exists()
+    assert not [name for name in os.listdir() if "image" in name]
 
 
 def test_damaged_file_for_inference(data, damaged):
@@ -238,7 +318,7 @@ def test_damaged_file_for_inference(data, damaged):
         load_image(path, preprocessing(data, 16, 3))
     assert f"image {path} {reason}" in str(error.value)
     assert "\n" not in str(error.value)
-    assert not Path("abnormal_image.jpg").exists()
+    assert not [name for name in os.listdir() if "image" in name]
 
 
 @pytest.mark.parametrize("length", [300, -2])
@@ -269,6 +349,22 @@ def test_unreadable_entries_are_named(data, folder):
         batches(data, 16, 3, "val")
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_folder_that_disappears(data, folder, split):
+    """An unmounted or deleted data folder ends the epoch, and would end the next one, in one line."""
+    for path in list(folder.glob(f"{split}/bee/*")) * 20:
+        shutil.copy(path, path.with_name(f"{len(os.listdir(path.parent))}{path.suffix}"))
+    images = iterate(create_dataset(data, 16, 3, split))
+    next(images)
+    folder.rename(f"{folder} elsewhere")
+    with pytest.raises(UserError) as error:
+        list(images)
+    assert str(error.value).startswith(f"data folder {folder} is gone (reading {folder}/{split}/")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=f"cannot list data folder {folder}/{split}"):
+        create_dataset(data, 16, 3, split)
+
+
 def test_other_errors_pass(data):
     """Only errors about a file are translated: a programming error keeps its own words."""
     broken = create_dataset(data, 16, 3, "val").map(lambda label: 1 // 0, "label")
@@ -292,7 +388,7 @@ def test_folder_mistakes(data, folder):
             check_image_folder(config, classes)
 
     assert check_image_folder(data, 3) == ["ant", "bee", "cat"]
-    refused(r"train has 3 class folders but model\.num_classes is 1000; give --model\.num_classes 3", classes=1000)
+    refused(r"train has 3 classes but model\.num_classes is 1000; give --model\.num_classes 3", classes=1000)
     refused("no data folder given; add --data_dir", dataclasses.replace(data, data_dir=""))
     refused("nowhere/train.*No such file", dataclasses.replace(data, data_dir="nowhere"))
     refused("val2.*No such file", dataclasses.replace(data, val_split="val2"))
@@ -312,3 +408,92 @@ def test_too_few_images(data):
         create_dataset(data, 16, 3, "train", world_size=4)
     with pytest.raises(UserError, match="val has 15 images but 16 worker"):
         create_dataset(data, 16, 3, "val", rank=15, world_size=16)
+
+
+def alone(values, world):
+    """The sum over the workers of a job of one."""
+    return values
+
+
+@pytest.fixture
+def with_damage(folder):
+    """Two damaged images to train on and one to evaluate on; one of them MindSpore would crash on."""
+    bad = [folder / "train" / "ant" / "0.JPEG", folder / "train" / "cat" / "1.jpg", folder / "val" / "bee" / "2.PNG"]
+    photo(9).save(bad[1])
+    for path, length in zip(bad, (100, 300, 300)):
+        path.write_bytes(path.read_bytes()[:length])
+    return bad
+
+
+def test_damaged_files_are_named_before_training(data, with_damage, capfd):
+    """Each with the reason, then one line that says how to go on; a sound folder passes."""
+    with pytest.raises(UserError, match=r"3 damaged image\(s\) in .* named above; .* add --data\.damaged_list FILE"):
+        check_data(data, ("train", "val"), World(), alone)
+    said = capfd.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("checking")] == [
+        "checking train  15/15 images",
+        "checking val  15/15 images",
+    ]
+    assert len([line for line in said if line.startswith("image ")]) == 3
+    for path in with_damage:
+        assert any(line.startswith(f"image {path} is truncated or damaged") for line in said)
+        path.unlink()
+    check_data(data, ("train",), World(), alone)
+
+
+@pytest.mark.parametrize("words", [["train.py"], ["eval.py", "--checkpoint", "none.ckpt"]])
+def test_the_check_of_the_scripts(data, with_damage, words):
+    """`--check_data` ends with one line and exit code 2 before anything else is looked at."""
+    command = [sys.executable, *words, "--config", "config/resnet26_imagenet.yaml", "--check_data"]
+    command += ["--data_dir", data.data_dir, "--output_dir", "nowhere"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    said = done.stderr.splitlines()
+    assert done.returncode == 2 and said[-1].startswith("error: ") and "named above" in said[-1], done.stderr
+    assert sum(line.startswith("image ") for line in said) == (3 if words == ["train.py"] else 1)
+    assert not (ROOT / "nowhere").exists()
+
+
+def test_damaged_files_are_left_out(data, folder, with_damage, tmp_path):
+    """Workers share the check, agree on the list, and never see what it names; every other image comes as before."""
+    named = dataclasses.replace(data, damaged_list=str(tmp_path / "lists" / "damaged.txt"), batch_size=1)
+
+    def is_damaged(values, world):
+        bad = {str(path.relative_to(folder / "train")) for path in with_damage[:2]}
+        names = sorted(str(path.relative_to(folder / "train")) for path in folder.glob("train/*/*"))
+        # What this worker found is among what all found.
+        share = {names[position] for position in np.flatnonzero(values)}
+        assert share == {name for name in bad if names.index(name) % 2 == world.rank}
+        return np.array([name in bad for name in names], np.float32)
+
+    for rank in range(2):
+        check_data(named, ("train",), World(rank, 2), is_damaged)
+    # A check of the other split keeps what is known of this one.
+    check_data(named, ("val",), World(), alone)
+    lines = Path(named.damaged_list).read_text().splitlines()
+    assert lines == ["train/ant/0.JPEG", "train/cat/1.jpg", "val/bee/2.PNG"]
+    expected = "2 of 15 images of train, 1 of 15 images of val"
+    assert count_left_out(named, ("train", "val")).endswith(f"({named.damaged_list}): {expected}")
+    cases = [(split, rank, 2, 5, 1) for split in ("train", "val") for rank in range(2)]
+    seen = [epoch(named, 16, 3, *case) for case in cases]
+    for path in with_damage:
+        path.unlink()
+    for case, (images, labels) in zip(cases, seen):
+        expected, expected_labels = epoch(dataclasses.replace(named, damaged_list=""), 16, 3, *case)
+        np.testing.assert_array_equal(labels, expected_labels)
+        np.testing.assert_array_equal(images, expected)
+
+
+def test_a_list_that_cannot_be_used(data, folder, tmp_path):
+    """A missing list, one that cannot be written, and one for images that have no files, are refused."""
+    missing = dataclasses.replace(data, damaged_list=str(tmp_path / "none.txt"))
+    with pytest.raises(UserError, match=r"cannot read data\.damaged_list .*none\.txt .*--check_data makes it"):
+        create_dataset(missing, 16, 3, "train")
+    blocked = dataclasses.replace(data, damaged_list=str(folder / "train" / "ant" / "0.JPEG" / "x"))
+    with pytest.raises(UserError, match=r"cannot write data\.damaged_list"):
+        check_data(blocked, ("val",), World(), alone)
+    list(Packing(folder / "train", tmp_path / "packed" / "train").run())
+    check_data(dataclasses.replace(data, data_dir=str(tmp_path / "packed")), ("train",), World(), alone)
+    (tmp_path / "some.txt").write_text("train/ant/0.JPEG\n")
+    packed = dataclasses.replace(data, data_dir=str(tmp_path / "packed"), damaged_list=str(tmp_path / "some.txt"))
+    with pytest.raises(UserError, match=r"some\.txt names images of .*packed/train, which has no files"):
+        create_dataset(packed, 16, 3, "train")

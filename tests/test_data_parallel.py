@@ -2,7 +2,6 @@
 """Two workers on one machine: together they do what one does with all the images."""
 
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -13,15 +12,20 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
+from PIL import Image
+from shell import free_port
 
-from src.config import OptimizerConfig
+from src.config import DataConfig, OptimizerConfig
+from src.data.dataset import create_dataset, iterate
+from src.ops import ACmix
 from src.training.evaluate import EvaluationStep, evaluate
 from src.training.optimizer import create_optimizer
+from src.training.parallel import gather_from_workers
 from src.training.step import TrainStep
 
 ROOT = Path(__file__).resolve().parent.parent
 ALONE = SimpleNamespace(rank=0, size=1)
-BATCHES, IMAGES = 3, 7
+BATCHES = 3
 
 
 class Tiny(nn.Cell):
@@ -42,19 +46,52 @@ def images(count, seed=0):
     return rng.standard_normal((count, 1, 6, 6)).astype(np.float32), rng.integers(0, 3, count).astype(np.int32)
 
 
-def train_and_evaluate(world):
-    """Train 3 steps on this worker's part of each batch of 8, then evaluate its share of 7 images."""
+def train_and_evaluate(folder, world):
+    """Train 3 steps on this worker's part of each batch of 8, then evaluate its share of 5 images."""
     ms.set_seed(5)
     network = Tiny()
     config = OptimizerConfig(weight_decay=1e-3)
     optimizer = create_optimizer(network, config, np.full(BATCHES, 0.5, np.float32))
-    step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, world)
+    step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, world, micro_batches=world.size)
     for number in range(BATCHES):
         step(*(ms.Tensor(part[world.rank :: world.size]) for part in images(8, seed=number)))
-    share = tuple(part[world.rank :: world.size] for part in images(IMAGES, seed=9))
-    dataset = ms.dataset.NumpySlicesDataset(share, ["image", "label"], shuffle=False).batch(2)
-    result = evaluate(EvaluationStep(network), dataset, world)
+    result = evaluate(
+        EvaluationStep(network), create_dataset(files(folder, 2), 32, 1, "val", world.rank, world.size), world
+    )
     return {**{p.name: p.asnumpy() for p in network.trainable_params()}, **result}, network
+
+
+def folder_of_images(folder):
+    """Write 27 images to train on, of which batches of 8 leave 3 out, and 5 to evaluate on, 3 and 2 for two workers."""
+    rng = np.random.default_rng(0)
+    for split, counts in (("train", (13, 14)), ("val", (2, 3))):
+        for label, count in enumerate(counts):
+            place = folder / split / str(label)
+            place.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(place / f"{i}.png")
+
+
+def files(folder, batch_size):
+    """Return the `DataConfig` of `folder_of_images`, with nothing left to chance but the order."""
+    whole = {"hflip": 0.0, "crop_scale": [1, 1], "crop_ratio": [1, 1], "mean": [0.5], "std": [0.5]}
+    return DataConfig(data_dir=str(folder), batch_size=batch_size, num_workers=1, **whole)
+
+
+def train_on_files(folder, world):
+    """Train an ACmix layer for two epochs of 3 steps of 8 images; return the losses."""
+    ms.set_seed(5)
+    mixed = ACmix(8, 8, kernel_att=3, heads=2, kernel_conv=3)
+    network = nn.SequentialCell(nn.Conv2d(1, 8, 4, 4), mixed, nn.Flatten(), nn.Dense(8 * 8 * 8, 2))
+    data = files(folder, 8 // world.size)
+    config = OptimizerConfig(name="adamw", weight_decay=0.05)
+    optimizer = create_optimizer(network, config, np.full(2 * BATCHES, 1e-3, np.float32))
+    step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, world)
+    losses = []
+    for epoch in (1, 2):
+        for batch in iterate(create_dataset(data, 32, 1, "train", world.rank, world.size, seed=3, epoch=epoch)):
+            losses.append(step(*batch)[0].asnumpy())
+    return gather_from_workers(losses, world).mean(axis=0)
 
 
 WORKER = textwrap.dedent(
@@ -63,53 +100,61 @@ WORKER = textwrap.dedent(
     from types import SimpleNamespace
     from src.device import setup_device
     import numpy as np
-    from tests.test_data_parallel import train_and_evaluate
-    from src.training.parallel import average_norm_statistics, check_same_weights
+    from test_data_parallel import train_and_evaluate, train_on_files
+    from src.errors import UserError
+    from src.training.parallel import average_norm_statistics, check_same_weights, gather_from_workers
 
     world = setup_device(SimpleNamespace(target="CPU", device_id=0))
-    values, network = train_and_evaluate(world)
+    values, network = train_and_evaluate(sys.argv[1], world)
     network.norm.moving_mean.set_data(network.norm.moving_mean + world.rank)
     average_norm_statistics(network, world)
     check_same_weights(network, world)
     network.fc.bias.set_data(network.fc.bias + 1e-6 * world.rank)
     try:
         check_same_weights(network, world)
-        noticed = False
-    except RuntimeError:
-        noticed = True
+    except UserError as error:
+        astray = str(error)
+    gathered = gather_from_workers(np.array([2.0**40 + world.rank, world.rank / 3]), world)
+    values["losses"] = train_on_files(sys.argv[1], world)
     statistics = network.norm.moving_mean.asnumpy()
-    np.savez(f"{sys.argv[1]}/{world.rank}.npz", statistics=statistics, noticed=noticed, **values)
+    np.savez(f"{sys.argv[1]}/{world.rank}.npz", statistics=statistics, astray=astray, gathered=gathered, **values)
     """
 )
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_two_workers_equal_one(tmp_path):
-    """Protects data parallelism: averaged gradients, summed evaluation of unequal shares, averaged norm statistics."""
+    """Protects data parallelism: two workers at batch 4 have the losses, weights and evaluation of one at batch 8.
+
+    So gradients are means over the workers, each step has the same images, unequal shares are each counted once, and
+    norm statistics are averaged. A worker whose weights went astray is named on all workers.
+    """
+    folder_of_images(tmp_path)
     (tmp_path / "worker.py").write_text(WORKER)
     msrun = ["--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}", "--join=True"]
     job = subprocess.run(
         [Path(sys.executable).with_name("msrun"), *msrun, f"--log_dir={tmp_path}", tmp_path / "worker.py", tmp_path],
         cwd=tmp_path,
         # msrun starts whatever `python` it finds first.
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT}/tests",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-3000:]
     ms.set_context(mode=ms.GRAPH_MODE)
-    expected, _ = train_and_evaluate(ALONE)
+    expected = {**train_and_evaluate(tmp_path, ALONE)[0], "losses": train_on_files(tmp_path, ALONE)}
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
-    assert set(first.files) == {*expected, "statistics", "noticed"}
-    assert first["noticed"]  # a worker whose weights went astray
+    assert set(first.files) == {*expected, "statistics", "astray", "gathered"}
     for name in first.files:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     for name, value in expected.items():
         assert first[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+    assert len(first["losses"]) == 2 * BATCHES
     np.testing.assert_array_equal(first["statistics"], np.full(4, 0.5, np.float32))
+    assert str(first["astray"]).startswith("worker(s) 1 of 2 hold other weights")
+    np.testing.assert_allclose(first["gathered"], [[2.0**40, 0], [2.0**40 + 1, 1 / 3]], rtol=1e-14)
+    assert first["gathered"][1, 0] == 2.0**40 + 1

@@ -134,8 +134,10 @@ def test_labels(run, tmp_path):
     assert class_labels(run, {"classes": ["x", "y"]}) == ["x", "y"]
     assert class_labels(run, {}) == CLASSES
     assert class_labels(elsewhere, {}) == [str(number) for number in range(10)]
+    (tmp_path / "class_names.txt").write_text("x\tan ex\nz\ta zed\n")
+    assert class_labels(elsewhere, {"classes": ["x", "y"]}) == ["an ex", "y"]
     shutil.copytree(Path(run.data.data_dir, "val", CLASSES[0]), tmp_path / "val" / "only")
-    with pytest.raises(UserError, match=r"1 class folders but model\.num_classes is 10"):
+    with pytest.raises(UserError, match=r"1 classes but model\.num_classes is 10"):
         class_labels(elsewhere, {})
 
 

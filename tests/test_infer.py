@@ -208,9 +208,9 @@ def test_the_scripts(run, tmp_path):
     assert lines == expected
     code, out, _ = call("infer.py", "--model", model, "--image", images, "--topk", "2")
     head, *rows = out.splitlines()
-    assert code == 0 and head.split() == ["image", "label", "probability"] and len(rows) == 2 * len(lines)
+    assert code == 0 and head.split() == ["image", "probability", "label"] and len(rows) == 2 * len(lines)
     for row, best in zip(rows, [best for line in lines for best in line["topk"]]):
-        assert f"{best['label']}  " in row and row.endswith(f"{100 * best['probability']:.2f} %")
+        assert row.endswith(f" {100 * best['probability']:.2f} %  {best['label']}")
     assert rows[0].startswith(lines[0]["image"])
 
 

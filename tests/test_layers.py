@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = {"errors", "schema", "yaml_file", "config", "device", "cli"}
+GROUND = {"errors", "schema", "yaml_file", "config", "recipe_checks", "device", "cli"}
 MAY_IMPORT = {
     "ops": {"ops"},
     "models": {"models", "ops"},

@@ -303,10 +303,12 @@ def run(*words, script="create_mindrecord.py"):
 
 
 def test_the_command(source, tmp_path):
-    """Both splits are packed and checked, with plain lines where no one watches; mistakes are one line, exit code 2."""
+    """Both splits are packed, class names too, and checked, with plain lines off a terminal; mistakes: exit code 2."""
     target = tmp_path / "packed"
+    (source / "class_names.txt").write_text("ant\tan ant\n")
     done = run("--data_dir", source, "--output_dir", target)
     assert done.returncode == 0, done.stderr
+    assert class_names(DataConfig(data_dir=str(target)), "val")[0] == "an ant"
     assert done.stderr == "packing train  15/15 images\npacking val  15/15 images\n"
     assert done.stdout.count("15 images in 1 shards") == 2
     flip_a_bit(target / "val" / "shard-00000.mindrecord")

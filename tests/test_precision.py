@@ -122,7 +122,7 @@ def test_overflow_changes_nothing_and_is_survived(loss_scale):
     np.testing.assert_array_equal(network.weight.asnumpy(), 1)
     assert int(optimizer.global_step.asnumpy()[0]) == 0
     assert scaler.scale_value.asnumpy().item() == (before if loss_scale else before / 2)
-    loss = step(Tensor(np.array([[2, 4]], np.float32)), label)
+    loss, _ = step(Tensor(np.array([[2, 4]], np.float32)), label)
     assert loss.asnumpy() == pytest.approx(3)
     np.testing.assert_allclose(network.weight.asnumpy(), [[1 - 1, 1 - 2]], atol=1e-5)
     assert int(optimizer.global_step.asnumpy()[0]) == 1

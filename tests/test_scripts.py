@@ -32,7 +32,7 @@ def test_is_clean(script):
     assert "SPDX-License-Identifier: Apache-2.0" in text
     assert str(ROOT) not in text
     assert str(Path.home()) + "/" not in text
-    assert os.access(script, os.X_OK) == (script.name != "common.sh")
+    assert os.access(script, os.X_OK) == (script.name not in ("common.sh", "job.sh"))
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
@@ -71,13 +71,34 @@ def test_launch_lines(here, device):
     distributed = line(f"run_distribute_train_{device}.sh", 8, "c.yaml", "d", "--resume", "auto")
     msrun, script = distributed.split(f" {ROOT}/")
     assert script == f"train.py {common} --data_dir d --resume auto"
+    log_dir = msrun.split()[6]
     assert msrun.split() == [
         f"{here}/bin/msrun",
-        *("--worker_num=8", "--local_worker_num=8", "--master_port=12345"),
-        *(msrun.split()[4], "--join=True", "--tail_worker_log=0"),
+        *("--worker_num=8", "--local_worker_num=8", "--node_rank=0", "--master_addr=127.0.0.1", "--master_port=12345"),
+        *(log_dir, "--join=True", "--tail_worker_log=0"),
     ]
-    assert re.fullmatch(r"--log_dir=logs/c-\d{8}-\d{6}", msrun.split()[4])
+    assert re.fullmatch(r"--log_dir=logs/c-\d{8}-\d{6}", log_dir)
     assert not (here / "logs").exists()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_launch_lines_of_many_machines(here, device):
+    """Protects the job of several machines: their workers together, the one meeting place, a log folder for each."""
+    script = SCRIPTS / f"run_distribute_train_{device}.sh"
+    settings = {"cwd": here, "ACMIX_PYTHON": here / "bin" / "python", "DRY_RUN": 1}
+    nodes = ["--nnodes", 4, "--node_rank=3", "--master_addr", "10.0.0.1"]
+    (command,) = commands(bash(script, 8, "c.yaml", *nodes, "--train.seed", 3, **settings))
+    msrun, train = command.split(f" {ROOT}/")
+    assert train == f"train.py --config c.yaml --device_target {DEVICES[device]} --train.seed 3"
+    assert msrun.split()[1:6] == [
+        *("--worker_num=32", "--local_worker_num=8", "--node_rank=3", "--master_addr=10.0.0.1", "--master_port=8118")
+    ]
+    assert re.fullmatch(r"--log_dir=logs/c-\d{8}-\d{6}-node3", msrun.split()[6])
+    more = ["--master_port=9000", "--rank_table_file", "c.yaml"]
+    (command,) = commands(bash(script, 8, *nodes, *more, "c.yaml", "my data", **settings))
+    assert " --master_port=9000 " in command
+    assert f" --rank_table_file=c.yaml {ROOT}/train.py " in command
+    assert command.endswith(r" --data_dir my\ data")
 
 
 def test_launch_lines_of_export_and_infer(here):
@@ -103,6 +124,30 @@ def test_device_num(here, number):
     """A DEVICE_NUM that is no number of workers is refused, before Python is looked for."""
     process = bash(SCRIPTS / "run_distribute_train_ascend.sh", number, "c.yaml", cwd=here, ACMIX_PYTHON="nopython")
     refused(process, "DEVICE_NUM", number)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--nnodes 0", ["--nnodes 0"]),
+        ("--nnodes two", ["--nnodes two"]),
+        ("--nnodes", ["--nnodes takes a value"]),
+        ("--nnodes 2 --master_addr a", ["--node_rank", "from 0 to 1"]),
+        ("--nnodes 2 --master_addr a --node_rank 2", ["--node_rank '2'", "from 0 to 1"]),
+        ("--nnodes 2 --master_addr a --node_rank -1", ["--node_rank '-1'"]),
+        ("--nnodes 2 --master_addr a --node_rank 01", ["--node_rank '01'"]),
+        ("--node_rank 1", ["--node_rank '1'", "from 0 to 0"]),
+        ("--nnodes 2 --node_rank 0", ["--master_addr is missing"]),
+        ("--master_port 80", ["--master_port 80"]),
+        ("--master_port=65536", ["--master_port 65536"]),
+        ("--master_port http", ["--master_port http"]),
+        ("--rank_table_file x.json", ["--rank_table_file x.json"]),
+    ],
+)
+def test_bad_job(here, options, words):
+    """What msrun would refuse late, or would wait for in vain, is one line that names it."""
+    script = SCRIPTS / "run_distribute_train_ascend.sh"
+    refused(bash(script, 8, "c.yaml", *options.split(), cwd=here, ACMIX_PYTHON=here / "bin" / "python"), *words)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From image files to batches: folders (`image_folder`, `digits`), steps (`transforms`), batches (`dataset`)."""
+"""From image files to batches: sources (`image_folder`, `digits`, `cifar`), `transforms`, batches (`dataset`)."""
 
 from src.data.damage import readable_errors
 from src.data.dataset import create_dataset, iterate

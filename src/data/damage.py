@@ -14,7 +14,7 @@ _FILE = re.compile(
     r"(?:data file is|Failed to open file|Invalid file found): (.+?\.(?:jpe?g|png|bmp))(?:[.,] |\s*$)", re.I | re.M
 )
 _REASON = re.compile(r"\[ERROR\] (?:map operation: .+? failed\. )?(.*)")
-_DUMP_NOTE = " Dump the abnormal image to [./abnormal_image.jpg]"
+_COPY = re.compile(r"\W*(?:and )?dump the (?:abnormal )?image to \[\./([\w.]+)\]", re.I)
 
 
 @contextlib.contextmanager
@@ -39,9 +39,14 @@ def readable_errors(name=None, content=None):
         file = name or (named and named.group(1))
         if file is None:
             raise
-        if _DUMP_NOTE in text:
-            # MindSpore has left a copy of the image in the working folder.
-            Path("abnormal_image.jpg").unlink(missing_ok=True)
+        if copy := _COPY.search(text):
+            # MindSpore has left it in the working folder.
+            Path(copy.group(1)).unlink(missing_ok=True)
+        gone = [folder for folder in Path(file).parents if content is None and not folder.exists()]
+        if gone:
+            raise UserError(
+                f"data folder {gone[-1]} is gone (reading {file}); bring it back and go on with --resume auto"
+            ) from error
         raise UserError(f"image {file} {_damage(file, content, text)}; replace or remove it") from error
 
 
@@ -54,5 +59,5 @@ def _damage(file, content, text):
         return "is empty"
     if not content.startswith(_SIGNATURES):
         return "is not a JPEG, PNG or BMP image"
-    reason = _REASON.search(text).group(1).partition(_DUMP_NOTE)[0].partition(f"{file}. ")
+    reason = _COPY.split(_REASON.search(text).group(1))[0].partition(f"{file}. ")
     return f"is truncated or damaged ({(reason[2] or reason[0]).strip(' .')})"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a folder of images to batches."""
+"""From a folder of images, or a CIFAR, to batches."""
 
 import os
 
@@ -49,12 +49,12 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
         order = np.random.default_rng([seed, epoch]).permutation(listed.images)
         order = order[: listed.images // world_size * world_size]
         least = data.batch_size
-        steps = train_transform(data, image_size, in_channels)
+        steps = train_transform(data, image_size, in_channels, listed.decoded)
         ds.config.set_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]))
     else:
         order = np.arange(listed.images)
         least = 1
-        steps = eval_transform(**preprocessing(data, image_size, in_channels))
+        steps = eval_transform(**preprocessing(data, image_size, in_channels), decoded=listed.decoded)
     order = order[rank::world_size]
     if len(order) < least:
         raise UserError(
@@ -64,7 +64,7 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
     threads = decoding_threads(data)
     # MindSpore keeps 16 batches ready, 1 GB at 64 images of 224x224; 4 are as fast and take half.
     ds.config.set_prefetch_size(4)
-    images = listed.encoded(order, threads).map(steps, "image", num_parallel_workers=threads)
+    images = listed.read(order, threads).map(steps, "image", num_parallel_workers=threads)
     # Two, because copying is the one step between many decoding threads and the network.
     copiers = min(threads, 2)
     if split == "val":

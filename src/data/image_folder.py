@@ -7,7 +7,11 @@ import os
 from pathlib import Path
 
 import mindspore.dataset as ds
+import numpy as np
 
+from src.data.cifar import FORMS, open_cifar
+from src.data.class_names import name_classes
+from src.data.damaged_list import read_damaged_list
 from src.data.digits import write_digits
 from src.data.records import MANIFEST, open_packed
 from src.errors import UserError
@@ -22,22 +26,28 @@ class Split:
     Attributes:
         folder: its path.
         classes: sorted names of the class folders; the position is the label.
-        images: how many images all classes have together.
+        images: how many images all classes have together, less those left out.
         extensions: how the image names end, as written (".JPEG").
+        left_out: positions of damaged images among all.
+        decoded: False: the images come as the bytes of files.
     """
 
     folder: Path
     classes: list[str]
     images: int
     extensions: list[str]
+    left_out: tuple[int, ...] = ()
+    decoded = False
 
-    def encoded(self, order, threads):
+    def read(self, order, threads):
         """Return a data set of columns "image" (the bytes of a file) and "label" (int32, ()).
 
         Args:
             order: positions of the images to give, 0..images-1: class by class, each by the names of its images.
             threads: how many read.
         """
+        if self.left_out:
+            order = np.delete(np.arange(self.images + len(self.left_out)), self.left_out)[order]
         return ds.ImageFolderDataset(
             str(self.folder),
             num_parallel_workers=threads,
@@ -47,7 +57,7 @@ class Split:
         )
 
     def files(self):
-        """Return the images as (CLASS/IMAGE, label), in their order."""
+        """Return all images as (CLASS/IMAGE, label), in their order."""
         return [
             (f"{name}/{image}", label)
             for label, name in enumerate(self.classes)
@@ -63,17 +73,36 @@ def list_split(data, split):
         split: "train" or "val".
 
     Returns:
-        Split, or PackedSplit where the folder has a manifest.
+        Split; PackedSplit where the folder has a manifest, CifarSplit where `data.name` says so.
 
     Raises:
-        UserError: as `list_images` and `open_packed`.
+        UserError: as `list_images`, `open_packed`, `open_cifar` and `read_damaged_list`, or damaged images are to be
+            left out of what has no files of images.
     """
     if not data.data_dir:
         raise UserError("no data folder given; add --data_dir DIR, or data.data_dir to the config")
     if data.name == "digits":
         write_digits(data.data_dir)
-    folder = Path(data.data_dir) / {"train": data.train_split, "val": data.val_split}[split]
-    return open_packed(folder) if (folder / MANIFEST).is_file() else list_images(folder)
+    name = split_name(data, split)
+    folder = Path(data.data_dir, name)
+    damaged = read_damaged_list(data.damaged_list, name)
+    if data.name in FORMS:
+        listed = open_cifar(data.name, data.data_dir, name)
+    elif (folder / MANIFEST).is_file():
+        listed = open_packed(folder)
+    else:
+        return _without(list_images(folder), damaged)
+    if damaged:
+        raise UserError(
+            f"{data.damaged_list} names images of {folder}, which has no files of images; "
+            "give --data.damaged_list '' and, where it was packed, pack it without them"
+        )
+    return listed
+
+
+def split_name(data, split):
+    """Return what a `DataConfig` calls "train" or "val": its folder in `data_dir`, or a split of CIFAR."""
+    return {"train": data.train_split, "val": data.val_split}[split]
 
 
 def list_images(folder):
@@ -83,7 +112,7 @@ def list_images(folder):
         Split.
 
     Raises:
-        UserError: the folder is missing, or holds no class folders, or one of them has no image.
+        UserError: the folder is missing, or holds no class folders, or one of them has no image, or has some deeper.
     """
     try:
         with os.scandir(folder) as entries:
@@ -104,15 +133,15 @@ def list_images(folder):
 
 
 def class_names(data, split):
-    """Return the class names of "train" or "val", in the order of their labels; `UserError` as `list_split`."""
-    return list_split(data, split).classes
+    """Return the class names of "train" or "val" (`name_classes`), by label; `UserError` as `list_split`."""
+    return name_classes(data.data_dir, list_split(data, split).classes)
 
 
 def check_image_folder(data, num_classes, splits=("train", "val")):
     """Check that the splits of a `DataConfig` have the same `num_classes` classes.
 
     Returns:
-        list[str]: the class names, in the order of their labels.
+        list[str]: the class names (`name_classes`), in the order of their labels.
 
     Raises:
         UserError: a missing or empty folder, different classes in the splits, or not `num_classes` of them.
@@ -127,13 +156,34 @@ def check_image_folder(data, num_classes, splits=("train", "val")):
             )
     if len(first.classes) != num_classes:
         raise UserError(
-            f"{first.folder} has {len(first.classes)} class folders but model.num_classes is {num_classes}; "
+            f"{first.folder} has {len(first.classes)} classes but model.num_classes is {num_classes}; "
             f"give --model.num_classes {len(first.classes)} or another --data_dir"
         )
-    return first.classes
+    return name_classes(data.data_dir, first.classes)
+
+
+def _without(listed, damaged):
+    """Return a `Split` less the images `damaged`, a set of CLASS/IMAGE."""
+    if not damaged:
+        return listed
+    left_out = tuple(position for position, (file, _) in enumerate(listed.files()) if file in damaged)
+    return dataclasses.replace(listed, images=listed.images - len(left_out), left_out=left_out)
 
 
 def _endings(folder):
-    """Count the images in `folder` by how their names end."""
-    endings = (os.path.splitext(name)[1] for name in os.listdir(folder))
-    return collections.Counter(ending for ending in endings if ending.lower() in IMAGE_TYPES)
+    """Count the images in `folder` by how their names end; `UserError` if a folder in it has images, too."""
+    counts = collections.Counter()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            ending = os.path.splitext(entry.name)[1]
+            if _is_image(entry.name):
+                counts[ending] += 1
+            elif not entry.name.startswith(".") and entry.is_dir() and any(map(_is_image, os.listdir(entry))):
+                raise UserError(
+                    f"images of class {folder.name} lie deeper, in {entry.path}; move or link them into {folder}"
+                )
+    return counts
+
+
+def _is_image(name):
+    return os.path.splitext(name)[1].lower() in IMAGE_TYPES

@@ -42,6 +42,7 @@ class PackedSplit:
         images: how many images the shards have together once all are packed, in the order of a folder's images.
         shard_size: images in each shard but the last.
         shards: those that are packed.
+        decoded: False: the images come as the bytes of files.
     """
 
     folder: Path
@@ -49,8 +50,9 @@ class PackedSplit:
     images: int
     shard_size: int
     shards: list[Shard]
+    decoded = False
 
-    def encoded(self, order, threads):
+    def read(self, order, threads):
         """Return a data set of columns "image" (the bytes of a file) and "label" (int32, ()).
 
         Args:

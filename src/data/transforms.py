@@ -14,22 +14,28 @@ INTERPOLATION = {"bilinear": vision.Inter.BILINEAR, "bicubic": vision.Inter.BICU
 MAGNITUDES = 11
 
 
-def train_transform(data, image_size, in_channels):
+def train_transform(data, image_size, in_channels, decoded=False):
     """Return the training steps of a `DataConfig`: random crop, random flip, RandAugment, normalisation.
 
-    Together they take encoded bytes (uint8, 1-D) to float32 (in_channels, image_size, image_size). RandAugment (Cubuk
-    et al., arXiv 1909.13719) makes two changes of shape or colour, each drawn for the image.
+    Together they take encoded bytes (uint8, 1-D), or pixels (uint8 (H, W, 3)) where `decoded`, to float32
+    (in_channels, image_size, image_size). RandAugment (Cubuk et al., arXiv 1909.13719) makes two changes of shape or
+    colour, each drawn for the image.
     """
-    interpolation = INTERPOLATION[data.interpolation]
-    # One fused step decodes only the blocks of a JPEG that the crop needs.
-    steps = [
-        vision.RandomCropDecodeResize(image_size, tuple(data.crop_scale), tuple(data.crop_ratio), interpolation),
-    ]
+    steps = _training_crop(data, image_size, decoded)
     if data.hflip:
         steps.append(vision.RandomHorizontalFlip(data.hflip))
     if data.randaugment:
         steps.append(vision.RandAugment(2, data.randaugment, MAGNITUDES, vision.Inter.BILINEAR))
     return steps + _normalise(data.mean, data.std, in_channels)
+
+
+def _training_crop(data, image_size, decoded):
+    if data.crop_padding:
+        decode = [] if decoded else [vision.Decode()]
+        return [*decode, vision.RandomCrop(image_size, data.crop_padding, pad_if_needed=True)]
+    # One fused step decodes only the blocks of a JPEG that the crop needs.
+    crop = vision.RandomResizedCrop if decoded else vision.RandomCropDecodeResize
+    return [crop(image_size, tuple(data.crop_scale), tuple(data.crop_ratio), INTERPOLATION[data.interpolation])]
 
 
 def erasing_transform(data):
@@ -55,13 +61,13 @@ def mixing_transform(data):
     return [transforms.RandomChoice(steps)] if len(steps) > 1 else steps
 
 
-def eval_transform(image_size, resize, interpolation, mean, std, in_channels):
+def eval_transform(image_size, resize, interpolation, mean, std, in_channels, decoded=False):
     """Return the evaluation steps: shorter side to `resize` pixels, centre crop, normalisation.
 
-    Together they take encoded bytes (uint8, 1-D) to float32 (in_channels, image_size, image_size).
+    Together they take what `train_transform` takes to what it gives.
     """
     return [
-        vision.Decode(),
+        *([] if decoded else [vision.Decode()]),
         vision.Resize(resize, INTERPOLATION[interpolation]),
         vision.CenterCrop(image_size),
         *_normalise(mean, std, in_channels),

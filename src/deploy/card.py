@@ -5,6 +5,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from src.data.class_names import name_classes
 from src.data.image_folder import check_image_folder
 from src.data.transforms import eval_transform
 from src.errors import UserError
@@ -29,7 +30,7 @@ def sha256(path):
 def class_labels(config, meta):
     """Return the class names: those the training wrote into its checkpoint, else the folders of the evaluation images.
 
-    Where there are neither, the numbers of the classes.
+    Where there are neither, the numbers of the classes. The names of `class_names.txt` take the place of folders.
 
     Args:
         config (Config): the experiment.
@@ -38,9 +39,9 @@ def class_labels(config, meta):
     Raises:
         UserError: the folder of the evaluation images has another number of classes.
     """
-    if "classes" in meta:
-        return meta["classes"]
     data = config.data
+    if "classes" in meta:
+        return name_classes(data.data_dir, meta["classes"]) if data.data_dir else meta["classes"]
     if data.data_dir and Path(data.data_dir, data.val_split).is_dir():
         return check_image_folder(data, config.model.num_classes, ("val",))
     return [str(number) for number in range(config.model.num_classes)]

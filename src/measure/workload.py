@@ -3,7 +3,6 @@
 
 import os
 import platform
-import resource
 import time
 
 import mindspore as ms
@@ -12,6 +11,7 @@ import numpy as np
 from src.config import ModelConfig, OptimizerConfig
 from src.device import World
 from src.models.complexity import count_multiply_adds, count_parameters
+from src.training.memory import peak_memory_gb
 from src.training.network import build_network
 from src.training.optimizer import create_optimizer
 from src.training.precision import create_scaler, mixed_precision
@@ -74,7 +74,8 @@ class Workload:
 
     def run(self):
         """Run once, and wait for the result on every device."""
-        self.cell(*self.inputs).asnumpy()
+        output = self.cell(*self.inputs)
+        (output if isinstance(output, ms.Tensor) else output[0]).asnumpy()
 
     def times(self, runs):
         """Return the seconds that each of `runs` runs took."""
@@ -86,10 +87,8 @@ class Workload:
         return series
 
     def peak_gb(self):
-        """Return the peak memory so far in GB: of the process on CPU, of the device elsewhere."""
-        if self.setting.device_target == "CPU":
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        return ms.runtime.max_memory_allocated() / 1e9
+        """Return the peak memory so far in GB, see `peak_memory_gb`."""
+        return peak_memory_gb(self.setting.device_target)
 
     def versions(self):
         """Return what the figures depend on besides the machine."""

@@ -18,10 +18,20 @@ class Backbone(nn.Cell):
 
     Attributes:
         feature_info: a `Feature` for each of the four maps.
+        head_name: name of the linear layer that makes the logits.
     """
+
+    head_name = "fc"
 
     def __init__(self, channels, stride, features_only):
         """Take the `channels` of the four maps, and the `stride` of the first."""
         super().__init__()
         self.features_only = features_only
         self.feature_info = tuple(Feature(count, stride << stage) for stage, count in enumerate(channels))
+
+    def layers(self):
+        """Return tuples of Cells from the image to the logits: stem, each block, head; a classifier's parameters, once.
+
+        What lies between two blocks belongs to the block it leads to, and what follows the last block to the head.
+        """
+        raise NotImplementedError

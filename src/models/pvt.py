@@ -118,6 +118,8 @@ class PyramidVisionTransformer(Backbone):
             another size, when the graph is compiled.
     """
 
+    head_name = "head"
+
     def __init__(
         self, spatial, num_classes, image_size, in_channels, drop_path_rate, features_only, *, depths, width=64
     ):
@@ -159,6 +161,18 @@ class PyramidVisionTransformer(Backbone):
         if self.features_only:
             return x1, x2, x3, self.as_map(x4)
         return self.head(self.norm(x4[:, 0]))
+
+    def layers(self):
+        layers = [(self.embedding1,)]
+        for before, stage in (
+            ((), self.stage1),
+            ((self.embedding2,), self.stage2),
+            ((self.embedding3,), self.stage3),
+            ((self.embedding4,), self.stage4),
+        ):
+            first, *others = stage
+            layers += [(*before, first), *((block,) for block in others)]
+        return (*layers, (self.norm, self.head))
 
     def as_map(self, tokens):
         """(B, H*W, C) of a square map -> (B, C, H, W)."""

@@ -153,6 +153,10 @@ class ResNet(Backbone):
             return x1, x2, x3, x4
         return self.fc(x4.mean((2, 3)))
 
+    def layers(self):
+        stages = self.layer1, self.layer2, self.layer3, self.layer4
+        return ((self.stem,), *((block,) for stage in stages for block in stage), (self.fc,))
+
 
 for layers, depths in BLOCKS.items():
     register_model(f"resnet{layers}", ResNet, convolution_3x3, depths=depths)

@@ -136,6 +136,14 @@ class SAN(Backbone):
             return x1, x2, x3, x4
         return self.fc(x4.mean((2, 3)))
 
+    def layers(self):
+        layers, before = [(self.conv_in, self.bn_in)], ()
+        for level in (self.level0, self.level1, self.level2, self.level3, self.level4):
+            first, *others = level.layer
+            layers += [(*before, level.conv, first), *((block,) for block in others)]
+            before = (level.bn,)
+        return (*layers, (*before, self.fc))
+
 
 for layers, depths in BLOCKS.items():
     register_model(f"san{layers}", SAN, patchwise_attention, depths=depths)

@@ -137,6 +137,8 @@ class Swin(Backbone):
         ValueError: a number below 1, not four depths, or what the attention cannot take.
     """
 
+    head_name = "head"
+
     def __init__(
         self,
         spatial,
@@ -186,6 +188,13 @@ class Swin(Backbone):
         if self.features_only:
             return channels_first(x1), channels_first(x2), channels_first(x3), channels_first(x4)
         return self.head(self.norm(x4).mean((1, 2)))
+
+    def layers(self):
+        layers = [(self.embed,)]
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            first, *others = stage.blocks
+            layers += [(stage.downsample, first), *((block,) for block in others)]
+        return (*layers, (self.norm, self.head))
 
 
 for size, depths in DEPTHS.items():

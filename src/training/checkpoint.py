@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints: MindSpore's own `.ckpt` files, closed by a checksum, written whole or not at all, read strictly.
 
-A file holds the network under its parameter names, for a resumable one the optimiser's state under `optimizer.<name>`,
-and `meta`, a dict as JSON. MindSpore reads a file cut at the border of two tensors without complaint, so the checksum
-MindSpore can append (`crc_check`) is demanded of every file.
+A file holds the network under its parameter names, and `meta`, a dict as JSON; a resumable one also the optimiser's
+state under `optimizer.<name>` and averaged weights under `ema.<name>`. MindSpore reads a file cut at the border of two
+tensors without complaint, so the checksum MindSpore can append (`crc_check`) is demanded of every file.
 """
 
 import binascii
@@ -13,8 +13,14 @@ from pathlib import Path
 import mindspore as ms
 
 from src.errors import UserError
+from src.models.drop_path import random_state
 from src.models.image_size import resizers
 from src.training.atomic import replacing
+
+
+class DamagedCheckpoint(UserError):
+    """A file that was a checkpoint once, or half of one: an older one may serve."""
+
 
 _OPTIMIZER = "optimizer."
 _META = "meta"
@@ -22,6 +28,7 @@ _META = "meta"
 _MARK, _NUMBER_BYTES = b"crc_num", 10
 # Parameters of an optimiser which hold settings, not progress: the configuration of the resumed run decides them.
 _SETTINGS = ("learning_rate", "momentum")
+_NOT_OF_THE_NETWORK = (_OPTIMIZER, "ema.")
 
 
 def save_weights(path, network, meta):
@@ -33,13 +40,16 @@ def save_weights(path, network, meta):
     _write(path, _by_name(network), meta)
 
 
-def save_training_state(path, network, optimizer, meta):
-    """Write what a later run needs to go on: `network`, the moments and step count of `optimizer`, and `meta`.
+def save_training_state(path, network, optimizer, meta, ema=None, make_room=lambda: None):
+    """Write what a later run needs to go on: `network`, moments and step count of `optimizer`, `meta`, and `ema`.
+
+    `ema` is None without averages; `make_room` is called when the new file is complete and about to take the place of
+    an older one.
 
     Raises:
         UserError: the file cannot be written.
     """
-    _write(path, {**_by_name(network), **_optimizer_state(optimizer)}, meta)
+    _write(path, _training_state(network, optimizer, ema), meta, make_room)
 
 
 def read_checkpoint(path):
@@ -65,7 +75,7 @@ def load_weights(network, path):
         UserError: the file is unreadable (see `read_checkpoint`), or its parameters are not those of `network`.
     """
     parameters, meta = read_checkpoint(path)
-    weights = {name: value for name, value in parameters.items() if not name.startswith(_OPTIMIZER)}
+    weights = {name: value for name, value in parameters.items() if not name.startswith(_NOT_OF_THE_NETWORK)}
     for name, resize in resizers(network).items():
         if name in weights:
             weights[name] = ms.Parameter(ms.Tensor(resize(weights[name].asnumpy())))
@@ -73,8 +83,8 @@ def load_weights(network, path):
     return meta
 
 
-def load_training_state(network, optimizer, path):
-    """Fill `network` and `optimizer` from what `save_training_state` wrote and return its `meta`.
+def load_training_state(network, optimizer, path, ema=None):
+    """Fill `network`, `optimizer` and `ema` from what `save_training_state` wrote and return its `meta`.
 
     Raises:
         UserError: as `load_weights`; or the file holds weights only.
@@ -82,13 +92,19 @@ def load_training_state(network, optimizer, path):
     parameters, meta = read_checkpoint(path)
     if not any(name.startswith(_OPTIMIZER) for name in parameters):
         raise UserError(f"checkpoint {path} holds weights only, nothing to resume from; give the last.ckpt of a run")
-    _fill({**_by_name(network), **_optimizer_state(optimizer)}, parameters, path, meta)
+    _fill(_training_state(network, optimizer, ema), parameters, path, meta)
     return meta
 
 
 def _by_name(network):
     # `Parameter.name`, not `parameters_and_names()`: mixed precision wraps cells, which changes the latter.
-    return {parameter.name: parameter for parameter in network.get_parameters()}
+    counters = random_state(network)
+    return {parameter.name: parameter for parameter in network.get_parameters() if parameter.name not in counters}
+
+
+def _training_state(network, optimizer, ema):
+    averages = {average.name: average for average in ema.averages} if ema else {}
+    return {**_by_name(network), **averages, **_optimizer_state(optimizer)}
 
 
 def _optimizer_state(optimizer):
@@ -96,16 +112,17 @@ def _optimizer_state(optimizer):
     return {
         _OPTIMIZER + parameter.name: parameter
         for parameter in optimizer.get_parameters()
-        if id(parameter) not in weights and parameter.name not in _SETTINGS
+        if id(parameter) not in weights and not parameter.name.startswith(_SETTINGS)
     }
 
 
-def _write(path, parameters, meta):
+def _write(path, parameters, meta, make_room=lambda: None):
     records = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
     with replacing(path) as temporary:
         ms.save_checkpoint(records, str(temporary), append_dict={_META: json.dumps(meta)}, crc_check=True)
         # MindSpore makes the file readable by its owner only.
         temporary.chmod(0o644)
+        make_room()
 
 
 def _check_sum(path):
@@ -116,7 +133,7 @@ def _check_sum(path):
     end = len(content) - len(_MARK) - _NUMBER_BYTES
     mark, number = content[end : end + len(_MARK)], content[-_NUMBER_BYTES:]
     if end <= 0 or mark != _MARK or int.from_bytes(number, "big") != binascii.crc32(memoryview(content)[:end]):
-        raise UserError(
+        raise DamagedCheckpoint(
             f"checkpoint {path} is damaged or incomplete, or not written by this program (its checksum is missing or "
             f"wrong); use another one"
         )

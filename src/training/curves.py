@@ -20,12 +20,15 @@ def plot_curves(metrics_jsonl, png):
     lines = read_metrics(metrics_jsonl)
     train = [line for line in lines if line["kind"] == "train"]
     evaluation = [line for line in lines if line["kind"] == "eval"]
+    averages = [line for line in lines if line["kind"] == "ema"]
     figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     _draw(loss, train, "loss", label="training (smoothed labels)")
     _draw(loss, evaluation, "loss", label="validation", marker="o")
     loss.set(title="Loss", ylabel="cross entropy (nats)")
     _draw(accuracy, evaluation, "top1", label="top-1", marker="o")
     _draw(accuracy, evaluation, "top5", label="top-5", marker="s")
+    if averages:
+        _draw(accuracy, averages, "top1", label="top-1 of the averages", marker="^")
     accuracy.set(title="Validation accuracy", ylabel="accuracy (%)")
     _draw(rate, train, "lr", label="learning rate")
     rate.set(title="Learning rate", ylabel="learning rate")

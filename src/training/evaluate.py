@@ -11,7 +11,7 @@ from src.data.dataset import create_dataset, iterate
 from src.data.image_folder import check_image_folder
 from src.training.checkpoint import load_weights
 from src.training.network import build_network
-from src.training.parallel import sum_over_workers
+from src.training.parallel import gather_from_workers
 from src.training.precision import mixed_precision
 
 
@@ -63,7 +63,7 @@ def evaluate(step, dataset, world):
         samples = len(label)
         judged = step(_filled_up(image, batch_size), _filled_up(label, batch_size)).asnumpy()
         sums += [*judged[:, :samples].sum(axis=1, dtype=np.float64), samples]
-    right1, right5, loss, samples = sum_over_workers(sums.astype(np.float32), world).astype(float)
+    right1, right5, loss, samples = map(float, gather_from_workers(sums, world).sum(axis=0))
     return {
         "top1": 100 * right1 / samples,
         "top5": 100 * right5 / samples,

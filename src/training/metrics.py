@@ -1,10 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """`metrics.jsonl`: what a run measured, one JSON object a line.
 
-`{"kind": "train", "epoch", "step", "loss", "lr", "images_per_s"}` every few steps: the mean loss since the line before
-(rank 0's images, with label smoothing), the learning rate of the step, the throughput of all workers (null where
-only the compiling step was seen). `{"kind": "eval", "epoch", "step", "top1", "top5", "loss", "samples"}` after each
-epoch: percent, and the mean cross entropy without smoothing. Epochs and steps count from 1 over the whole training.
+Each has "kind", "epoch" and "step", which count from 1 over the whole training.
+
+"train", every `train.log_interval` steps, of the steps since the line before:
+    loss            mean over rank 0's images, with label smoothing; null if no step had a finite one
+    lr              learning rate of the last update
+    gradient_norm   mean norm of all gradients together, before clipping
+    skipped         steps whose gradients were not finite, so that they changed nothing
+    loss_scale      factor on the loss in float16, else null
+    images_per_s    of all workers; null where only the compiling step was seen, as data_wait
+    data_wait       share of the time spent waiting for images
+    memory_gb       peak so far: of the process on CPU, of the device elsewhere
+"eval", after each epoch: top1, top5 in percent, loss the mean cross entropy without smoothing, samples.
+"ema", after each epoch: the same of the averaged weights, where `optimizer.ema_decay` asks for them.
+"paths", after each epoch: alpha and beta of each ACmix operator by its place in the network.
 """
 
 import json
@@ -15,14 +25,15 @@ from src.training.atomic import replacing
 
 
 class MetricsLog:
-    """Append lines to `path`, keeping of an earlier run only those up to step `keep_to`.
+    """Append lines to `path`, keeping of an earlier run those of its first `epochs`, and of the next one up to `step`.
 
     Raises:
         UserError: the file cannot be written.
     """
 
-    def __init__(self, path, keep_to=0):
-        kept = [line for line in read_metrics(path) if line["step"] <= keep_to]
+    def __init__(self, path, epochs=0, step=0):
+        lines = read_metrics(path)
+        kept = [x for x in lines if x["epoch"] <= epochs or (x["epoch"] == epochs + 1 and x["step"] <= step)]
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._path = Path(path)

@@ -21,10 +21,11 @@ class Progress:
         self._is_terminal = sys.stderr.isatty()
         self._bar = None
 
-    def begin_epoch(self, epoch):
-        """Start the bar of `epoch`, which counts from 1."""
+    def begin_epoch(self, epoch, done):
+        """Start the bar of `epoch`, which counts from 1 and of which `done` steps are done."""
         if self._is_terminal:
-            self._bar = tqdm(total=self._steps, desc=f"epoch {epoch}/{self._epochs}", unit="step", dynamic_ncols=True)
+            title = f"epoch {epoch}/{self._epochs}"
+            self._bar = tqdm(total=self._steps, initial=done, desc=title, unit="step", dynamic_ncols=True)
 
     def advance(self):
         """Count one step of the epoch."""
@@ -35,7 +36,8 @@ class Progress:
         """Show a report (the values of a "train" line of the metrics) and the time left, None where unknown."""
         speed = "-" if report["images_per_s"] is None else f"{report['images_per_s']:.1f}"
         left = "-" if seconds_left is None else str(timedelta(seconds=round(seconds_left)))
-        values = f"loss {report['loss']:.4f}  lr {report['lr']:.5f}  {speed} images/s  left {left}"
+        loss = "-" if report["loss"] is None else f"{report['loss']:.4f}"
+        values = f"loss {loss}  lr {report['lr']:.5f}  {speed} images/s  left {left}"
         if self._bar:
             self._bar.set_postfix_str(values)
         else:

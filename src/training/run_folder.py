@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The output folder of a run: `config.yaml metrics.jsonl last.ckpt best.ckpt curves.png`."""
+"""The output folder of a run: `config.yaml metrics.jsonl last.ckpt last-1.ckpt best.ckpt curves.png events.*`."""
 
+import fcntl
 import itertools
 import os
+import socket
+from contextlib import contextmanager
 from pathlib import Path
 
 from src.errors import UserError
@@ -10,40 +13,72 @@ from src.training.atomic import remove_leftovers
 
 
 class RunFolder:
-    """The paths of a run's files."""
+    """The paths of a run's files, and whose folder it is.
 
-    def __init__(self, output_dir):
+    Args:
+        output_dir: the folder.
+        keep (int): how many of the newest checkpoints stay: `last.ckpt`, and before it `last-1.ckpt`, `last-2.ckpt`...
+    """
+
+    def __init__(self, output_dir, keep=2):
         self.path = Path(output_dir)
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.last = self.path / "last.ckpt"
         self.best = self.path / "best.ckpt"
         self.curves = self.path / "curves.png"
+        self.kept = [self.last, *(self.path / f"last-{age}.ckpt" for age in range(1, keep))]
 
-    def prepare(self):
-        """Create the folder, sweep out what killed runs left half written, and prove that it can be written.
+    @contextmanager
+    def taken(self):
+        """Create the folder, keep other runs out of it inside the block, sweep out what killed runs left half written.
 
         Raises:
-            UserError: it cannot be created or written.
+            UserError: it cannot be created or written, or another run is writing to it.
         """
+        # The kernel lets go of the lock however the process ends.
+        with self._open_lock() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                raise UserError(
+                    f"another run ({lock.read() or 'unknown'}) is writing to output folder {self.path}; wait for it, "
+                    "or choose another with --output_dir"
+                ) from error
+            lock.truncate(0)
+            print(f"process {os.getpid()} on {socket.gethostname()}", end="", file=lock, flush=True)
+            remove_leftovers(self.path)
+            yield
+
+    def _open_lock(self):
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self.path)
-            probe = self.path / f".probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            return open(self.path / ".lock", "a+", encoding="utf-8")
         except OSError as error:
             raise UserError(
                 f"cannot write output folder {self.path} ({error.strerror}); choose another with --output_dir"
             ) from error
 
-    def checkpoint_to_resume(self, resume):
-        """Return the checkpoint that `resume` (None, "auto" or a path, see `trainer.train`) means, or None."""
+    def checkpoints_to_resume(self, resume):
+        """Return the checkpoints that `resume` (None, "auto" or a path, see `trainer.train`) means, newest first.
+
+        For "auto" those after the first serve if the ones before them are damaged.
+        """
         if resume == "auto":
-            return self.last if self.last.exists() else None
+            return [path for path in self.kept if path.exists()]
         if not resume:
-            return None
-        return self.last if Path(resume).resolve() == self.last.resolve() else Path(resume)
+            return []
+        return [self.last if Path(resume).resolve() == self.last.resolve() else Path(resume)]
+
+    def make_room(self):
+        """Let `last.ckpt`, and those before it, grow one older; `last.ckpt` itself stays until it is replaced."""
+        for newer, older in reversed(list(zip(self.kept, self.kept[1:]))):
+            if newer is not self.last and newer.exists():
+                os.replace(newer, older)
+            elif newer.exists():
+                older.unlink(missing_ok=True)
+                os.link(newer, older)
 
     def set_earlier_run_aside(self):
         """Move the files of an earlier run to `previous-N`: starting anew by mistake must not cost days of training.
@@ -56,7 +91,8 @@ class RunFolder:
         names = (self.path / f"previous-{number}" for number in itertools.count(1))
         aside = next(name for name in names if not name.exists())
         aside.mkdir()
-        for file in (self.config, self.metrics, self.last, self.best, self.curves):
+        events = self.path.glob("events.*")
+        for file in (self.config, self.metrics, self.best, self.curves, *self.path.glob("last*.ckpt"), *events):
             if file.exists():
                 file.rename(aside / file.name)
         return aside

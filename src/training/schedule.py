@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The learning rate of every step, as a closed form: linear warm-up, then a cosine or a constant."""
+"""The learning rate of every step, as a closed form: linear warm-up, then a cosine, drops or a constant."""
 
 import numpy as np
 
@@ -20,11 +20,12 @@ def scaled_lr(config, batch_size, world_size):
 def learning_rates(config, base_lr, steps_per_epoch, epochs):
     """Return the learning rate of each step of the whole training.
 
-    Over the W warm-up steps it climbs linearly from `base_lr / W` to `base_lr`; after them "cosine" (Loshchilov and
-    Hutter, arXiv 1608.03983) falls to exactly `min_lr` at the last step and "constant" stays.
+    Over the W warm-up steps it climbs linearly from `base_lr / W` to `base_lr`. After them "cosine" (Loshchilov and
+    Hutter, arXiv 1608.03983) falls to exactly `min_lr` at the last step; "step" and "multi_step" are `base_lr` times
+    `factor` for each drop so far, every `step_epochs` or at the `milestones`, epochs since the start; "constant" stays.
 
     Args:
-        config (SchedulerConfig): name, warmup_epochs (at most `epochs`), min_lr.
+        config (SchedulerConfig): the shape; warmup_epochs is at most `epochs`.
         base_lr (float): the peak learning rate, see `scaled_lr`.
         steps_per_epoch (int): training steps an epoch.
         epochs (int): epochs of the whole training.
@@ -43,10 +44,18 @@ def learning_rates(config, base_lr, steps_per_epoch, epochs):
     total = steps_per_epoch * epochs
     warmup = round(config.warmup_epochs * steps_per_epoch)
     ramp = base_lr * np.arange(1, warmup + 1) / max(warmup, 1)
-    # Step `warmup - 1` holds the peak, so the fall begins one step later and ends with the last step.
-    progress = np.arange(1, total - warmup + 1) / max(total - warmup, 1)
     if config.name == "cosine":
+        # Step `warmup - 1` holds the peak, so the fall begins one step later and ends with the last step.
+        progress = np.arange(1, total - warmup + 1) / max(total - warmup, 1)
         rest = config.min_lr + (base_lr - config.min_lr) * 0.5 * (1.0 + np.cos(np.pi * progress))
     else:
-        rest = np.full_like(progress, base_lr)
+        drops = np.round(np.array(_drops(config, epochs)) * steps_per_epoch)
+        rest = base_lr * config.factor ** np.searchsorted(drops, np.arange(warmup, total), side="right")
     return np.concatenate([ramp, rest]).astype(np.float32)
+
+
+def _drops(config, epochs):
+    """Return after how many epochs the rate drops, ascending."""
+    if config.name == "multi_step":
+        return config.milestones
+    return np.arange(1, epochs / config.step_epochs) * config.step_epochs if config.name == "step" else []

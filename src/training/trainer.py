@@ -2,133 +2,211 @@
 """The whole training: data, model, steps, an evaluation each epoch, checkpoints, curves."""
 
 import dataclasses
+from contextlib import nullcontext
 
 import mindspore as ms
-from mindspore import nn
+import numpy as np
 
-from src.config import save_config
 from src.data.dataset import create_dataset, iterate
-from src.data.image_folder import check_image_folder
-from src.errors import UserError
-from src.training.checkpoint import load_training_state, save_training_state, save_weights
+from src.data.image_folder import check_image_folder, list_split
+from src.models.drop_path import random_state
+from src.training.checkpoint import save_training_state, save_weights
 from src.training.curves import plot_curves
+from src.training.ema import Ema
 from src.training.evaluate import EvaluationStep, evaluate
-from src.training.metrics import MetricsLog
-from src.training.monitor import Monitor
+from src.training.fine_tuning import prepare_fine_tuning
+from src.training.losses import create_loss
+from src.training.monitor import Monitor, Plan, path_weights
 from src.training.network import build_network
 from src.training.optimizer import create_optimizer
-from src.training.parallel import average_norm_statistics, check_same_weights
+from src.training.parallel import average_norm_statistics, check_same_weights, sum_over_workers
 from src.training.precision import create_scaler, mixed_precision, restore_scaler, scaler_state
-from src.training.progress import Progress
+from src.training.preemption import StopRequest
+from src.training.reports import Reports
+from src.training.resume import restored, setting_of
 from src.training.run_folder import RunFolder
 from src.training.schedule import learning_rates, scaled_lr
 from src.training.step import TrainStep
 
 
-def train(config, world, resume=None):
+def train(config, world, resume=None, allow_changes=False):
     """Train as `config` says and leave the results in `config.output_dir` (see `RunFolder`).
-
-    An own loop instead of `Model.train`: an epoch is a plain `for`, so that evaluating between epochs and going on at
-    any of them need no callbacks; for data sinking `ms.data_sink(step, images)` would take the place of that `for`.
 
     Args:
         config (Config): the experiment.
         world (World): this worker among the others; only rank 0 writes and reports.
-        resume (str): None starts anew; "auto" goes on from `last.ckpt` in the output folder, or starts anew where there
-            is none; else the path of a `last.ckpt`. The next epoch has the weights, moments, learning rates and images
-            that it would have had without the stop.
+        resume (str): None starts anew; "auto" goes on from the newest whole checkpoint in the output folder, or starts
+            anew where there is none; else the path of a `last.ckpt`. The next step has the weights, moments, learning
+            rates and images that it would have had without the stop.
+        allow_changes (bool): resume too where the number of workers, the batch size or the images differ.
 
     Returns:
-        dict: epoch, step, best_top1 (percent), and of the last evaluation top1, top5, loss, samples.
+        dict: epoch, step, best_top1 (percent), is_stopped (by SIGTERM), and of the last evaluation, if there was one,
+        top1, top5, loss, samples.
 
     Raises:
         UserError: the output folder, the data, the model or the checkpoint cannot be used, or the loss is not finite.
     """
-    scaler = create_scaler(config.device)
-    folder = RunFolder(config.output_dir)
-    if world.rank == 0:
-        folder.prepare()
-    checkpoint = folder.checkpoint_to_resume(resume)
-    classes = check_image_folder(config.data, config.model.num_classes, ("train", "val"))
-    ms.set_seed(config.train.seed)
-    network = build_network(config.model)
-    steps_per_epoch = _images(config, world, "train").get_dataset_size()
-    base_lr = scaled_lr(config.optimizer, config.data.batch_size, world.size)
-    lrs = learning_rates(config.scheduler, base_lr, steps_per_epoch, config.train.epochs)
-    optimizer = create_optimizer(network, config.optimizer, lrs)
-    state = {"epoch": 0, "step": 0, "best_top1": -1.0}
-    if checkpoint:
-        state = _restored(network, optimizer, scaler, checkpoint, steps_per_epoch)
-    monitor = _monitor(config, world, folder, lrs, steps_per_epoch, checkpoint, state)
-
-    forward = mixed_precision(network, config.device.amp_level, config.device.amp_dtype)
-    loss = nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
-    train_step = TrainStep(forward, loss, optimizer, world, scaler, config.optimizer.clip_norm)
-    evaluation_step = EvaluationStep(forward)
-    for epoch in range(state["epoch"] + 1, config.train.epochs + 1):
-        train_step.set_train(True)
-        with monitor.epoch(epoch):
-            for image, label in iterate(_images(config, world, "train", epoch)):
-                monitor.after_step(train_step(image, label))
-        average_norm_statistics(network, world)
-        check_same_weights(network, world)
-        result = evaluate(evaluation_step, _images(config, world, "val"), world)
-        monitor.after_evaluation(result)
-        best_top1 = max(result["top1"], state["best_top1"])
-        is_best = best_top1 > state["best_top1"]
-        state = {"epoch": epoch, "step": epoch * steps_per_epoch, "best_top1": best_top1, **result}
-        if world.rank == 0:
-            model = dataclasses.asdict(config.model)
-            meta = {
-                **state,
-                "model": model,
-                "classes": classes,
-                "steps_per_epoch": steps_per_epoch,
-                "loss_scaler": scaler_state(scaler),
-            }
-            # The best first: a kill between the two repeats the epoch instead of losing it.
-            if is_best:
-                save_weights(folder.best, network, meta)
-            save_training_state(folder.last, network, optimizer, meta)
-            plot_curves(folder.metrics, folder.curves)
-    return state
+    folder = RunFolder(config.output_dir, config.train.keep_checkpoints)
+    with folder.taken() if world.rank == 0 else nullcontext(), StopRequest().listen() as stop:
+        return Trainer(config, world, folder, stop, folder.checkpoints_to_resume(resume)).run(allow_changes)
 
 
-def _images(config, world, split, epoch=0):
-    model = config.model
-    return create_dataset(
-        config.data, model.image_size, model.in_channels, split, world.rank, world.size, config.train.seed, epoch
-    )
+class Trainer:
+    """One run, from its first step or from where a checkpoint leaves it.
 
+    An own loop instead of `Model.train`: an epoch is a plain `for`, so that evaluating, saving and going on at any step
+    need no callbacks.
 
-def _restored(network, optimizer, scaler, checkpoint, steps_per_epoch):
-    meta = load_training_state(network, optimizer, checkpoint)
-    if meta["steps_per_epoch"] != steps_per_epoch:
-        raise UserError(
-            f"checkpoint {checkpoint} has {meta['steps_per_epoch']} steps an epoch but this run has {steps_per_epoch}; "
-            f"resume with the same images, data.batch_size and number of workers"
+    Args:
+        config (Config), world (World): see `train`.
+        folder (RunFolder): where the results go.
+        stop (StopRequest): looked at after each step.
+        checkpoints (list): paths to go on from, the newest first; without any it starts anew.
+    """
+
+    def __init__(self, config, world, folder, stop, checkpoints):
+        self.config, self.world, self.folder, self.stop = config, world, folder, stop
+        self.checkpoints = checkpoints
+        self.scaler = create_scaler(config.device)
+        self.classes = check_image_folder(config.data, config.model.num_classes, ("train", "val"))
+        ms.set_seed(config.train.seed)
+        self.network = build_network(config.model)
+        self.began = prepare_fine_tuning(self.network, config.finetune, is_resumed=bool(checkpoints))
+        self.plan = self.make_plan()
+        recipe = config.optimizer
+        self.optimizer = create_optimizer(self.network, recipe, self.plan.lrs, config.finetune.layer_decay)
+        self.ema = Ema(self.network, recipe.ema_decay) if recipe.ema_decay else None
+        forward = mixed_precision(self.network, config.device.amp_level, config.device.amp_dtype)
+        loss, parts = create_loss(config.loss), recipe.micro_batches
+        self.step = TrainStep(forward, loss, self.optimizer, world, self.scaler, recipe.clip_norm, parts, self.ema)
+        self.evaluation_step = EvaluationStep(forward)
+        self.state = {"epoch": 0, "step": 0, "best_top1": -1.0}
+        self.setting = setting_of(config, world, self.plan.steps_per_epoch)
+
+    def make_plan(self):
+        """Return the `Plan`: how many steps, and the learning rate of each."""
+        config, workers = self.config, self.world.size
+        steps_per_epoch = self.images("train").get_dataset_size()
+        base_lr = scaled_lr(config.optimizer, config.data.batch_size, workers)
+        lrs = learning_rates(config.scheduler, base_lr, steps_per_epoch, config.train.epochs)
+        plan = Plan(steps_per_epoch, config.data.batch_size * workers, lrs)
+        images = list_split(config.data, "train").images
+        if left_out := images - steps_per_epoch * plan.images_per_step:
+            self.began.append(
+                f"{images} images in {steps_per_epoch} steps of {plan.images_per_step}: {left_out} stay out, others each epoch"
+            )
+        return plan
+
+    def run(self, allow_changes):
+        """Train to the end, or to a request to stop; see `train`."""
+        meta, checkpoint, damaged = restored(self, self.checkpoints, allow_changes)
+        check_same_weights(self.network, self.world)
+        self.place_random_state(meta.get("draws", {}))
+        reports = Reports(self.config, self.folder, self.plan.steps_per_epoch) if self.world.rank == 0 else None
+        if reports:
+            reports.begin(checkpoint, [*damaged, *self.began], self.state)
+        unread = meta.get("unread", [])
+        self.monitor = Monitor(self.config, self.plan, self.step, reports, self.state["step"], unread)
+        last = self.config.train.epochs
+        for epoch in range(self.state["step"] // self.plan.steps_per_epoch + 1, last + 1):
+            is_finished = self.is_finished(epoch)
+            if is_finished:
+                self.judge(epoch)
+            if not is_finished or (epoch < last and self.is_to_stop()):
+                return {**self.state, "is_stopped": True}
+        return {**self.state, "is_stopped": False}
+
+    def is_finished(self, epoch):
+        """Take the steps of `epoch` that are still to do; return whether they were all taken."""
+        steps, every, log_every = (
+            self.plan.steps_per_epoch,
+            self.config.train.save_steps,
+            self.config.train.log_interval,
         )
-    restore_scaler(scaler, meta["loss_scaler"])
-    return {key: meta[key] for key in ("epoch", "step", "best_top1", "top1", "top5", "loss", "samples")}
+        done = self.state["step"] - (epoch - 1) * steps
+        images = self.images("train", epoch)
+        self.step.set_train(True)
+        with self.monitor.epoch(epoch):
+            # Skipped batches are made nevertheless: the augmentation draws its numbers in order.
+            for image, label in self.monitor.awaited(iterate(images.skip(done) if done else images)):
+                self.monitor.after_step(*self.step(image, label))
+                self.state["step"] += 1
+                done += 1
+                if done == steps:
+                    break
+                # Workers agree on it where they report, as they wait for the device there anyway.
+                is_stopped = (self.world.size == 1 or done % log_every == 0) and self.is_to_stop()
+                if is_stopped or (every and done % every == 0):
+                    self.save()
+                if is_stopped:
+                    return False
+        return True
 
+    def is_to_stop(self):
+        """Whether any worker was asked to stop; every worker has to call it."""
+        return sum_over_workers(np.array([self.stop.is_made], np.float32), self.world)[0] > 0
 
-def _monitor(config, world, folder, lrs, steps_per_epoch, checkpoint, state):
-    """Return the monitor; for rank 0 with the reports, after writing down what this run is."""
-    metrics = progress = None
-    if world.rank == 0:
-        progress = Progress(config.train.epochs, steps_per_epoch)
-        if checkpoint:
-            progress.say(f"resuming from {checkpoint} after epoch {state['epoch']}")
-        if checkpoint != folder.last and (aside := folder.set_earlier_run_aside()):
-            progress.say(f"moved the earlier run in {folder.path} to {aside}; --resume auto would have continued it")
-        save_config(config, folder.config)
-        metrics = MetricsLog(folder.metrics, keep_to=state["step"])
-    return Monitor(
-        lrs,
-        steps_per_epoch,
-        config.data.batch_size * world.size,
-        config.train.log_interval,
-        folder.last,
-        metrics,
-        progress,
-    )
+    def judge(self, epoch):
+        """Evaluate the weights after `epoch`, and their averages where there are some, and save."""
+        self.state["epoch"] = epoch
+        results = []
+        for kind, in_place in self.weights():
+            with in_place():
+                average_norm_statistics(self.network, self.world)
+                check_same_weights(self.network, self.world)
+                result = evaluate(self.evaluation_step, self.images("val"), self.world)
+                self.monitor.after_evaluation(kind, result)
+                results.append(result)
+                # Before the last one: a kill between the two repeats the epoch instead of losing it.
+                if result["top1"] > self.state["best_top1"]:
+                    self.state["best_top1"] = result["top1"]
+                    if self.world.rank == 0:
+                        save_weights(self.folder.best, self.network, {**self.meta(), **result})
+        self.state.update(results[0])
+        self.monitor.after_epoch(path_weights(self.network))
+        self.save()
+        if self.world.rank == 0:
+            plot_curves(self.folder.metrics, self.folder.curves)
+
+    def weights(self):
+        """Return what can be evaluated, by its kind in the metrics: a block in which the network has these weights."""
+        return [("eval", nullcontext), *([("ema", self.ema.in_place)] if self.ema else [])]
+
+    def save(self):
+        """Write `last.ckpt`; every worker has to call it."""
+        for _, in_place in self.weights():
+            with in_place():
+                average_norm_statistics(self.network, self.world)
+        if self.world.rank == 0:
+            make_room = self.folder.make_room
+            save_training_state(self.folder.last, self.network, self.optimizer, self.meta(), self.ema, make_room)
+
+    def meta(self):
+        """Return what a checkpoint says beside its tensors."""
+        return {
+            **self.state,
+            "model": dataclasses.asdict(self.config.model),
+            "classes": self.classes,
+            "setting": self.setting,
+            "loss_scaler": scaler_state(self.scaler),
+            "draws": {name: int(draws.asnumpy()) for name, draws in random_state(self.network).items()},
+            "unread": self.monitor.unread(),
+        }
+
+    def place_random_state(self, draws):
+        """Let stochastic depth go on after the `draws` of rank 0, each worker in a part of the numbers of its own."""
+        for name, counter in random_state(self.network).items():
+            start = self.world.rank * (2**31 // self.world.size)
+            counter.set_data(ms.Tensor(start + draws.get(name, 0), ms.int32))
+
+    def restore_scaler(self, state):
+        """Give the loss scaler the state that a checkpoint holds."""
+        restore_scaler(self.scaler, state)
+
+    def images(self, split, epoch=0):
+        """Return the images of this worker: of `epoch` where it trains."""
+        model, seed = self.config.model, self.config.train.seed
+        return create_dataset(
+            self.config.data, model.image_size, model.in_channels, split, self.world.rank, self.world.size, seed, epoch
+        )

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LAMB: AdamW whose step is as long, layer by layer, as the weights allow."""
+
+from mindspore import ops
+
+from src.training.adaptive import Adaptive
+
+
+class Lamb(Adaptive):
+    """Layer-wise adaptive moments for large batches (You et al., arXiv 1904.00962, algorithm 2, phi(z) = z).
+
+        m = beta1 * m + (1 - beta1) * g                v = beta2 * v + (1 - beta2) * g^2
+        r = m / c1 / (sqrt(v / c2) + epsilon) + weight_decay * w              with  c = 1 - beta^step
+        w -= lr * |w| / |r| * r
+
+    As in the authors' code, the ratio is 1 where |w| or |r| is 0, and where there is no decay: norms, biases, alpha and
+    beta begin at 0 or 1, which says nothing about how far they should go. `nn.Lamb` has no kernel on CPU, scales those
+    too, and is deprecated.
+    """
+
+    def update(self, i, gradient, rate, correction1, correction2):
+        weight, decay = self._parameters[i], self.decays[i]
+        moment1 = self.beta1 * self.moment1[i] + (1 - self.beta1) * gradient
+        moment2 = self.beta2 * self.moment2[i] + (1 - self.beta2) * ops.square(gradient)
+        direction = moment1 / correction1 / (ops.sqrt(moment2 / correction2) + self.epsilon)
+        if decay > 0:
+            direction = direction + decay * weight
+            rate = rate * self.trust_ratio(weight, direction)
+        kept = ops.assign(self.moment1[i], moment1), ops.assign(self.moment2[i], moment2)
+        return ops.depend(ops.assign(weight, weight - rate * direction), kept)
+
+    def trust_ratio(self, weight, direction):
+        of_weight, of_direction = ops.sqrt(ops.square(weight).sum()), ops.sqrt(ops.square(direction).sum())
+        usable = ops.logical_and(of_weight > 0, of_direction > 0)
+        return ops.select(usable, of_weight / of_direction, ops.ones_like(of_weight))

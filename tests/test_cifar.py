@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CIFAR-10 and CIFAR-100 from their binary files: each image with its label, cropped and shared out as folders are."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src.config import load_config
+from src.data import check_image_folder, create_dataset, iterate
+from src.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = {
+    "cifar10": {"test_batch.bin": 10_000, **{f"data_batch_{number}.bin": 10_000 for number in range(1, 6)}},
+    "cifar100": {"train.bin": 50_000, "test.bin": 10_000},
+}
+NAMES = {"cifar10": "batches.meta.txt", "cifar100": "fine_label_names.txt"}
+CLASSES = {"cifar10": 10, "cifar100": 100}
+
+
+def pixels_of(numbers):
+    """Return the pixels (len(numbers), 3, 32, 32) of the images: smooth, and told apart by their colour."""
+    y, x = np.mgrid[:32, :32]
+    red, green = np.divmod(numbers, 200)
+    flat = np.stack([red, green, numbers % 251], 1).astype(np.uint8)[:, :, None, None]
+    return np.broadcast_to(flat, (len(numbers), 3, 32, 32)) // 2 + (2 * x + y).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def config(request, tmp_path_factory):
+    """The files of one of the two, evaluation images numbered; the training images are a sparse file of zeros."""
+    name = request.param
+    folder = tmp_path_factory.mktemp(name)
+    labels = 1 if name == "cifar10" else 2
+    for file, records in SIZES[name].items():
+        (folder / file).touch()
+        os.truncate(folder / file, records * (labels + 3072))
+        if "test" in file:
+            numbers = np.arange(records)
+            rows = [np.full(records, 77, np.uint8)] * (labels - 1) + [(numbers % CLASSES[name]).astype(np.uint8)]
+            content = np.concatenate([np.stack(rows, 1), pixels_of(numbers).reshape(records, 3072)], 1)
+            content.tofile(folder / file)
+    names = "\n".join(f"class{number}" for number in range(CLASSES[name]))
+    (folder / NAMES[name]).write_text(names + "\n\n")
+    words = ["--data_dir", str(folder), "--data.mean", "[0, 0, 0]", "--data.std", "[1, 1, 1]"]
+    return load_config(ROOT / "config" / f"acmix_resnet_{name}.yaml", words)
+
+
+def epoch(data, split, *args):
+    parts = [(image.asnumpy(), label.asnumpy()) for image, label in iterate(create_dataset(data, 32, 3, split, *args))]
+    return np.concatenate([image for image, _ in parts]), np.concatenate([label for _, label in parts])
+
+
+def test_evaluation_sees_every_image_once(config):
+    """Over two workers, whole and unscaled, with its fine label; the class names are the file's."""
+    seen = {}
+    for rank in range(2):
+        images, labels = epoch(config.data, "val", rank, 2)
+        assert (images.dtype, labels.dtype, images.shape) == (np.float32, np.int32, (5000, 3, 32, 32))
+        numbers = np.arange(rank, 10_000, 2)
+        np.testing.assert_array_equal(labels, numbers % config.model.num_classes)
+        np.testing.assert_array_equal((255 * images).round().astype(np.uint8), pixels_of(numbers))
+        seen.update(dict.fromkeys(numbers))
+    assert len(seen) == 10_000
+    names = [f"class{number}" for number in range(config.model.num_classes)]
+    assert check_image_folder(config.data, config.model.num_classes) == names
+
+
+def test_training_images(config):
+    """Every worker has its own, in an order of seed and epoch; each is a crop, perhaps mirrored, of 4 black pixels."""
+    data = dataclasses.replace(config.data, train_split="test", batch_size=1000)
+    images, labels = epoch(data, "train", 0, 2, 7, 3)
+    again, _ = epoch(data, "train", 0, 2, 7, 3)
+    np.testing.assert_array_equal(images, again)
+    order = np.random.default_rng([7, 3]).permutation(10_000)[::2]
+    np.testing.assert_array_equal(labels, order % config.model.num_classes)
+    offsets = set()
+    padded = np.pad(pixels_of(order[:30]), [(0, 0), (0, 0), (4, 4), (4, 4)])
+    for image, whole in zip((255 * images).round().astype(np.uint8), padded):
+        crops = {
+            (y, x, flip): whole[:, y : y + 32, x : x + 32][:, :, ::flip]
+            for y in range(9)
+            for x in range(9)
+            for flip in (1, -1)
+        }
+        found = [place for place, crop in crops.items() if (crop == image).all()]
+        assert len(found) == 1
+        offsets.update(found)
+    assert len(offsets) > 20 and {flip for *_, flip in offsets} == {1, -1}
+
+
+def test_all_training_files_are_read(config):
+    """The training split has its 50,000 images; a batch has the shape that the config's network takes."""
+    dataset = create_dataset(config.data, config.model.image_size, 3, "train", 1, 8)
+    assert dataset.get_dataset_size() == 50_000 // 8 // 128
+    image, label = next(iterate(dataset))
+    assert image.shape == (128, 3, 32, 32) and not label.asnumpy().any()
+
+
+def test_crops_of_one_kind():
+    """A crop by scale would do nothing beside one of the padded image: together they are refused."""
+    with pytest.raises(UserError, match=r"--data\.crop_scale: .* no effect with data\.crop_padding"):
+        load_config(ROOT / "config" / "acmix_resnet_cifar10.yaml", ["--data.crop_scale", "[0.5, 1]"])
+
+
+def test_mistakes(config, tmp_path):
+    """A folder without the files, a damaged one and an unknown split are named, with where to get them."""
+
+    def refused(message, **changes):
+        with pytest.raises(UserError, match=message):
+            check_image_folder(dataclasses.replace(config.data, **changes), config.model.num_classes)
+
+    archive = {"cifar10": r"cifar-10-binary\.tar\.gz", "cifar100": r"cifar-100-binary\.tar\.gz"}[config.data.name]
+    refused(rf"cannot read .*{NAMES[config.data.name]} of {config.data.name} .* unpack https.*{archive}", data_dir="x")
+    refused("has the splits train and test but not 'val'", val_split="val")
+    for file in Path(config.data.data_dir).iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    damaged = tmp_path / {"cifar10": "data_batch_3.bin", "cifar100": "train.bin"}[config.data.name]
+    damaged.unlink()
+    refused(rf"cannot read .*{damaged.name}", data_dir=str(tmp_path))
+    damaged.write_bytes(b"half")
+    refused(rf"{damaged.name} has 4 bytes but takes .* damaged", data_dir=str(tmp_path))
+    with pytest.raises(UserError, match=rf"has {config.model.num_classes} classes but model\.num_classes is 7"):
+        check_image_folder(config.data, 7)

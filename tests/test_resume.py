@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that was stopped, killed, damaged or disturbed goes on as if nothing had been, or says why it cannot."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from tiny_training import changed, tiny_config
+
+from src.device import World
+from src.errors import UserError
+from src.models import create_model
+from src.training import trainer
+from src.training.checkpoint import read_checkpoint
+from src.training.metrics import read_metrics
+from src.training.monitor import Monitor, path_weights
+from src.training.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMES = {"images_per_s": None, "data_wait": None, "memory_gb": None}
+
+
+def with_all(config):
+    """Saves after 2 and 4 of the 6 steps of an epoch too, has a random part in its graph, and averages."""
+    averages = {"ema_decay": 0.9}
+    return changed(config, model={"drop_path_rate": 0.3}, train={"save_steps": 2}, optimizer=averages)
+
+
+@pytest.fixture
+def config(config):
+    return with_all(config)
+
+
+def weights_of(path):
+    parameters, _ = read_checkpoint(path)
+    return {name: parameter.asnumpy() for name, parameter in parameters.items()}
+
+
+def assert_same_run(config, other):
+    """Both ended alike: every tensor of last.ckpt bit for bit, and the metrics but for times."""
+    expected, got = (weights_of(f"{c.output_dir}/last.ckpt") for c in (config, other))
+    kinds = {"conv.weight", "norm.moving_mean", "ema.fc.bias", "optimizer.global_step", "optimizer.moments.fc.bias"}
+    assert kinds <= {*expected} and not np.array_equal(expected["ema.fc.bias"], expected["fc.bias"])
+    for name, value in expected.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+    lines, others = (read_metrics(f"{c.output_dir}/metrics.jsonl") for c in (config, other))
+    assert len(lines) == len(others) == 4 * (3 + 2)
+    for line, again in zip(lines, others):
+        # A reported number may differ in its last bit: MindSpore tries thread counts as it runs.
+        near = {key: pytest.approx(line[key], rel=1e-5) for key in ("loss", "gradient_norm") if key in line}
+        assert {**again, **TIMES} == {**line, **TIMES, **near}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model, image_folder, tmp_path_factory):
+    """The same run in one go."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    config = with_all(tiny_config(image_folder, tmp_path_factory.mktemp("whole")))
+    trainer.train(config, World())
+    return config
+
+
+def after(step, action, monkeypatch):
+    """Let `action` happen when `step` steps have been taken."""
+    after_step, seen = Monitor.after_step, []
+
+    def counted(monitor, *results):
+        after_step(monitor, *results)
+        seen.append(results)
+        if len(seen) == step:
+            action()
+
+    monkeypatch.setattr(Monitor, "after_step", counted)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("step", [2 * 6, 2 * 6 + 3, 2 * 6 + 5])
+def test_a_killed_run_goes_on_exactly(config, whole, step, monkeypatch, capsys):
+    """Protects exact resuming from the last save, between epochs and inside one, also of stochastic depth."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        after(step, interrupt, patch)
+        trainer.train(config, World(), resume="auto")
+    result = trainer.train(config, World(), resume="auto")
+    saved = {12: 10, 15: 14, 17: 16}[step]
+    assert f"after epoch {saved // 6}, step {saved}" in capsys.readouterr().err
+    assert_same_run(whole, config)
+    assert trainer.train(config, World(), resume=f"{config.output_dir}/../run/last.ckpt") == result
+
+
+def test_sigterm_saves_and_ends_at_the_next_step(config, whole, monkeypatch):
+    """Protects preemptible nodes: nothing done is lost, wherever the request falls, and the handler is given back."""
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        after(9, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        result = trainer.train(config, World())
+    assert result["is_stopped"] and result["step"] == 9 and signal.getsignal(signal.SIGTERM) == before
+    assert not trainer.train(config, World(), resume="auto")["is_stopped"]
+    assert_same_run(whole, config)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(config, whole, monkeypatch, capsys):
+    """Protects from a bad disk: the run loses the steps of one checkpoint, not all."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        after(15, interrupt, patch)
+        trainer.train(config, World())
+    last = Path(config.output_dir) / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(UserError, match=r"checkpoint .*last\.ckpt is damaged"):
+        trainer.train(changed(config, output_dir=config.output_dir + "2"), World(), resume=str(last))
+    trainer.train(config, World(), resume="auto")
+    said = capsys.readouterr().err
+    assert f"{last} is damaged" in said and "taking the one before it" in said
+    assert "last-1.ckpt after epoch 2, step 12" in said
+    assert_same_run(whole, config)
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_newest_are_kept(config, keep):
+    """Protects disk space and the road back: as many as asked, the newest named last.ckpt."""
+    trainer.train(changed(config, train={"keep_checkpoints": keep, "epochs": 1}), World())
+    kept = sorted(Path(config.output_dir).glob("last*.ckpt"))
+    assert [path.name for path in kept] == ["last-1.ckpt", "last-2.ckpt", "last.ckpt"][3 - keep :]
+    assert [read_checkpoint(path)[1]["step"] for path in kept] == [4, 2, 6][3 - keep :]
+
+
+def test_two_runs_in_one_folder(config):
+    """Protects the files of a run from another one that started by mistake; it leaves when the first has ended."""
+    short = changed(config, train={"epochs": 1})
+    with RunFolder(config.output_dir).taken():
+        with pytest.raises(
+            UserError, match=rf"another run \(process {os.getpid()} on .*\) is writing to output folder"
+        ):
+            trainer.train(short, World())
+        assert [path.name for path in Path(config.output_dir).iterdir()] == [".lock"]
+    trainer.train(short, World())
+
+
+def test_another_setting_is_refused_or_allowed(config, tmp_path):
+    """Protects from a learning rate at the wrong place; who says so goes on from the last whole epoch."""
+    trainer.train(changed(config, train={"epochs": 1}, scheduler={"warmup_epochs": 0.0}), World())
+    last = f"{config.output_dir}/last.ckpt"
+    other = changed(config, output_dir=str(tmp_path / "other"), data={"batch_size": 8})
+    with pytest.raises(UserError, match=r"batch size 4, now 8; steps per epoch 6, now 3; .*--allow_changes"):
+        trainer.train(other, World(), resume=last)
+    with pytest.raises(UserError, match="workers 1, now 2; steps per epoch 6, now 3; resume"):
+        trainer.train(config, World(0, 2), resume=last)
+    result = trainer.train(other, World(), resume=last, allow_changes=True)
+    assert (result["epoch"], result["step"]) == (4, 4 * 3)
+    lines = [line for line in read_metrics(f"{other.output_dir}/metrics.jsonl") if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [5, 6, 8, 9, 11, 12] and lines[-1]["lr"] == 0
+    with pytest.raises(UserError, match=r"no checkpoint .*absent\.ckpt"):
+        trainer.train(other, World(), resume=str(tmp_path / "absent.ckpt"))
+    with pytest.raises(UserError, match="written for tiny_for_tests with 3 classes and does not fit"):
+        model = {"name": "resnet26", "drop_path_rate": 0.0, "options": {"stem": "small", "width": 8}}
+        trainer.train(changed(other, model=model), World(), resume=last)
+
+
+def test_steps_without_finite_gradients(config, monkeypatch):
+    """Protects the weights from one bad batch, and days of training from many: skipped while told, then a stop."""
+    iterate = trainer.iterate
+
+    def with_a_bad_batch(dataset):
+        for number, (image, label) in enumerate(iterate(dataset)):
+            yield (image * float("nan") if number == 2 else image), label
+
+    monkeypatch.setattr(trainer, "iterate", with_a_bad_batch)
+    config = changed(config, train={"skip_nonfinite": 2, "epochs": 2})
+    trainer.train(config, World())
+    lines = [line for line in read_metrics(f"{config.output_dir}/metrics.jsonl") if line["kind"] == "train"]
+    assert [line["skipped"] for line in lines] == [0, 1, 0, 0, 1, 0]
+    assert all(np.isfinite(value).all() for value in weights_of(f"{config.output_dir}/last.ckpt").values())
+    strict = changed(config, train={"skip_nonfinite": 1}, output_dir=config.output_dir + "2")
+    with pytest.raises(
+        UserError, match=r"gradients nan at step 9 \(epoch 2, learning rate .*; last checkpoint: .*last"
+    ):
+        trainer.train(strict, World())
+
+
+def test_a_clock_that_jumps(config, monkeypatch, capsys):
+    """Protects the reports: speeds and times left come from a clock that nobody sets."""
+    now = iter(np.random.default_rng(0).uniform(-1e9, 4e9, 10**6))
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    trainer.train(changed(config, train={"epochs": 1}), World())
+    lines = [line for line in read_metrics(f"{config.output_dir}/metrics.jsonl") if line["kind"] == "train"]
+    assert all(0 < line["images_per_s"] < 1e6 and 0 <= line["data_wait"] <= 1 for line in lines[1:])
+    assert "left -1 day" not in capsys.readouterr().err
+
+
+def test_paths_are_watched():
+    """Protects alpha and beta of each operator in the reports; norms, which have a beta too, are none."""
+    network = create_model("acmix_resnet26", num_classes=2, image_size=32, stem="small", width=8)
+    weights = path_weights(network)
+    assert set(weights) == {"alpha", "beta"} and len(weights["alpha"]) == len(weights["beta"]) == 8
+    assert set(weights["alpha"].values()) == {0.5}
+
+
+TRAIN = """
+model: {name: acmix_resnet26, num_classes: 3, image_size: 8, in_channels: 1, options: {stem: small, width: 8}}
+data: {batch_size: 4, num_workers: 1, resize: 8, mean: [0.5], std: [0.5]}
+scheduler: {warmup_epochs: 0}
+train: {epochs: 1000, log_interval: 1}
+"""
+
+
+def test_sigterm_to_the_command(image_folder, tmp_path):
+    """Protects `kill`: exit code 0, one line that says how to go on, and events that TensorBoard's format holds."""
+    (tmp_path / "c.yaml").write_text(TRAIN)
+    run = tmp_path / "run"
+    words = ["--config", tmp_path / "c.yaml", "--data_dir", image_folder, "--output_dir", run]
+    command = [sys.executable, ROOT / "train.py", *map(str, words)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 120
+    while not (run / "last.ckpt").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    child.terminate()
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err
+    lines = read_metrics(run / "metrics.jsonl")
+    _, meta = read_checkpoint(run / "last.ckpt")
+    assert out == f"stopped at step {meta['step']} as asked, and saved; --resume auto goes on from there\n"
+    assert meta["step"] == max(line["step"] for line in lines)
+    paths = [line for line in lines if line["kind"] == "paths"]
+    assert paths and len(paths[0]["alpha"]) == 8
+    tags = event_tags(next(run.glob("events.out.tfevents.*")))
+    first = next(iter(paths[0]["alpha"]))
+    assert {"train/loss", "train/gradient_norm", "train/images_per_s", "eval/top1", f"paths/alpha/{first}"} <= tags
+    assert "train/loss_scale" not in tags and json.dumps(meta)
+
+
+def event_tags(path):
+    """The names of the numbers in a file of events: records of a length, its checksum, a message, its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    content, tags = path.read_bytes(), set()
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        event = Event.FromString(content[12 : 12 + length])
+        tags |= {value.tag for value in event.summary.value}
+        content = content[12 + length + 4 :]
+    return tags
