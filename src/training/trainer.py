@@ -93,9 +93,8 @@ class Trainer:
         plan = Plan(steps_per_epoch, config.data.batch_size * workers, lrs)
         images = list_split(config.data, "train").images
         if left_out := images - steps_per_epoch * plan.images_per_step:
-            self.began.append(
-                f"{images} images in {steps_per_epoch} steps of {plan.images_per_step}: {left_out} stay out, others each epoch"
-            )
+            steps = f"{steps_per_epoch} steps of {plan.images_per_step}"
+            self.began.append(f"{images} images in {steps}: {left_out} stay out, others each epoch")
         return plan
 
     def run(self, allow_changes):
