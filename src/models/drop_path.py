@@ -1,13 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stochastic depth."""
 
+from functools import cache
+
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 # Two cycles of numbers without a common divisor: their sums repeat after the product of the lengths, 4.3e9 draws.
 _LENGTHS = 65521, 65519
-_CYCLES = tuple(np.random.default_rng(length).random(length, np.float32) for length in _LENGTHS)
+
+
+@cache
+def _cycles():
+    """The numbers, uniform in [0, 1); all Cells share them."""
+    return tuple(Tensor(np.random.default_rng(length).random(length, np.float32)) for length in _LENGTHS)
 
 
 class DropPath(nn.Cell):
@@ -24,7 +31,7 @@ class DropPath(nn.Cell):
         super().__init__()
         self.rate = rate
         self.draws = Parameter(Tensor(0, mstype.int32), requires_grad=False)
-        self.cycles = tuple(Tensor(cycle) for cycle in _CYCLES)
+        self.cycles = _cycles()
         self.begins = tuple(int(np.random.randint(length)) for length in _LENGTHS)
 
     def construct(self, x):
