@@ -8,4 +8,4 @@ choose_python
 cd "$ROOT"
 run "$python" -m ruff check .
 run "$python" -m ruff format --check .
-run "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
+run "$python" -m pytest -n 2 --dist loadfile "$@"
