@@ -164,7 +164,7 @@ class Trainer:
                         save_weights(self.folder.best, self.network, {**self.meta(), **result})
         self.state.update(results[0])
         self.monitor.after_epoch(path_weights(self.network))
-        self.save()
+        self.write()
         if self.world.rank == 0:
             plot_curves(self.folder.metrics, self.folder.curves)
 
@@ -173,10 +173,14 @@ class Trainer:
         return [("eval", nullcontext), *([("ema", self.ema.in_place)] if self.ema else [])]
 
     def save(self):
-        """Write `last.ckpt`; every worker has to call it."""
+        """Write `last.ckpt` inside an epoch; every worker has to call it."""
         for _, in_place in self.weights():
             with in_place():
                 average_norm_statistics(self.network, self.world)
+        self.write()
+
+    def write(self):
+        """Write `last.ckpt` on rank 0; the workers agree on the statistics of norms by now."""
         if self.world.rank == 0:
             make_room = self.folder.make_room
             save_training_state(self.folder.last, self.network, self.optimizer, self.meta(), self.ema, make_room)
