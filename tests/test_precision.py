@@ -75,6 +75,17 @@ def test_levels_agree_with_float32(form, level, exact):
         assert apart < 2e-2 * max(np.linalg.norm(gradient), 0.05 * largest), name
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("name", ["acmix_resnet26", "acmix_san10"])
+def test_networks_compile_in_each_level(name, level):
+    """Protects the blocks around the operator, where a shortcut and a norm can come in different types."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    depths, width = ((2, 1, 1, 1), 8) if "resnet" in name else ((1, 1, 1, 1, 1), 32)
+    network = create_model(name, num_classes=3, image_size=32, stem="small", depths=depths, width=width)
+    logits = mixed_precision(network, level).set_train()(Tensor(np.ones((2, 3, 32, 32), np.float32)))
+    assert logits.dtype == ms.float32 and np.isfinite(logits.asnumpy()).all()
+
+
 @pytest.mark.parametrize("size", [(7, 7), (15, 13)])
 def test_borders_are_safe_in_float16(size):
     """Protects the bias of the windows: what is outside stays outside and finite, also with large queries and keys."""

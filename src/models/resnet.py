@@ -94,7 +94,9 @@ class Bottleneck(nn.Cell):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(self.add((self.drop_path(out), self.downsample(x))))
+        out = self.drop_path(out)
+        # AddN takes one type; mixed precision can give two.
+        return self.relu(self.add((out, self.downsample(x).astype(out.dtype))))
 
 
 class ResNet(Backbone):
