@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worked examples of docs/architecture.md: a reader who follows them gets something that works."""
+
+import importlib
+import re
+import sys
+
+import mindspore as ms
+import numpy as np
+import pytest
+from shell import ROOT
+
+from src.config import DataConfig
+from src.data import dataset
+from src.models import registry
+
+TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """The examples in their order as one module; what they registered is taken back."""
+    models = dict(registry._MODELS)
+    folder = tmp_path_factory.mktemp("examples")
+    blocks = re.findall(r"^```python\n(.*?)^```", TEXT, re.M | re.S)
+    # MindSpore imports the module of a Cell and reads its file.
+    (folder / "examples.py").write_text("\n\n".join(blocks), encoding="utf-8")
+    sys.path.insert(0, str(folder))
+    yield importlib.import_module("examples")
+    sys.path.remove(str(folder))
+    del sys.modules["examples"]
+    registry._MODELS.clear()
+    registry._MODELS.update(models)
+
+
+@pytest.mark.parametrize("name", ["network", "tower"])
+def test_networks_of_the_examples_compute(name, examples):
+    """Protects the examples of a form of attention and of a backbone: they build and compute in graph mode."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    logits = getattr(examples, name).set_train(False)(ms.Tensor(np.ones((2, 3, 32, 32), np.float32)))
+    assert logits.shape == (2, 10) and np.isfinite(logits.asnumpy()).all()
+
+
+def test_row_attention_attends_rows(examples):
+    """Protects the example's claim beside a literal softmax over each row."""
+    rng = np.random.default_rng(0)
+    qkv = rng.standard_normal((2, 12, 3, 5)).astype(np.float32)
+    out = examples.RowAttention(4, 2)(ms.Tensor(qkv)).asnumpy()
+    query, key, value = qkv.reshape(2, 3, 2, 2, 3, 5).transpose(1, 0, 2, 3, 4, 5)
+    logits = np.einsum("bndhx,bndhy->bnhxy", query, key) / np.sqrt(2)
+    weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    expected = np.einsum("bnhxy,bndhy->bndhx", weights, value).reshape(2, 4, 3, 5)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_backbone_keeps_its_promises(examples):
+    """Protects the example of a backbone: its maps are those that its feature_info announces."""
+    tower = registry.create_model("acmix_tower", image_size=32, width=8, features_only=True)
+    maps = tower(ms.Tensor(np.ones((1, 3, 32, 32), np.float32)))
+    for feature, x in zip(tower.feature_info, maps):
+        assert x.shape == (1, feature.channels, 32 // feature.stride, 32 // feature.stride)
+    assert len(examples.tower.layers()) == 5
+
+
+def test_dataset_of_the_example_gives_batches(examples, tmp_path, monkeypatch):
+    """Protects the example of a dataset: with its split in `list_split`'s place the pipeline makes batches of it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), np.uint8)
+    np.savez(tmp_path / "val.npz", image=pixels, label=np.arange(6) % 2, classes=np.array(["cat", "dog"]))
+    monkeypatch.setattr(dataset, "list_split", lambda data, split: examples.open_arrays(tmp_path, split))
+    batches = dataset.create_dataset(DataConfig(batch_size=4), 16, 3, "val")
+    shapes = [(image.shape, label.asnumpy().tolist()) for image, label in dataset.iterate(batches)]
+    assert shapes == [((4, 3, 16, 16), [0, 1, 0, 1]), ((2, 3, 16, 16), [0, 1])]
+
+
+def test_the_table_of_folders_is_whole():
+    """Protects the table: every folder of src is in it."""
+    folders = {path.name for path in (ROOT / "src").iterdir() if path.is_dir() and not path.name.startswith("_")}
+    assert folders <= set(re.findall(r"`src/(\w+)`", TEXT))
