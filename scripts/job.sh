@@ -49,11 +49,11 @@ take_job_options() { # WORDS...
     if ((nnodes == 1)); then
         : "${node_rank:=0}" "${master_addr:=127.0.0.1}" "${master_port:=$(free_port)}"
     fi
-    [[ $node_rank =~ ^(0|[1-9][0-9]{0,5})$ ]] && ((node_rank < nnodes)) ||
+    { [[ $node_rank =~ ^(0|[1-9][0-9]{0,5})$ ]] && ((node_rank < nnodes)); } ||
         fail "--node_rank '$node_rank': give the number of this machine, from 0 to $((nnodes - 1))"
     [[ -n $master_addr ]] || fail "--master_addr is missing; give the address of the machine with --node_rank 0"
     : "${master_port:=8118}"
-    is_count "$master_port" && ((1024 <= master_port && master_port <= 65535)) ||
+    { is_count "$master_port" && ((1024 <= master_port && master_port <= 65535)); } ||
         fail "--master_port $master_port: give a free port from 1024 to 65535"
     [[ -z $rank_table_file ]] || expect_file --rank_table_file "$rank_table_file"
 }
@@ -117,6 +117,7 @@ explain_failure() { # STATUS LOG_DIR
 watch_scheduler() { # LOG
     local has_been_seen='' misses=0
     while sleep 4 && kill -0 "$job" 2>/dev/null; do
+        # shellcheck disable=SC2016 # the inner shell expands $0 and $1
         if timeout 4 bash -c ': <"/dev/tcp/$0/$1"' "$master_addr" "$master_port" 2>/dev/null; then
             has_been_seen=1 misses=0
         elif [[ -n $has_been_seen ]] && ((++misses == 3)); then

@@ -32,7 +32,7 @@ def test_is_clean(script):
     assert "SPDX-License-Identifier: Apache-2.0" in text
     assert str(ROOT) not in text
     assert str(Path.home()) + "/" not in text
-    assert os.access(script, os.X_OK) == (script.name not in ("common.sh", "job.sh"))
+    assert os.access(script, os.X_OK) == (script.name not in ("common.sh", "job.sh", "lite.sh"))
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
@@ -211,10 +211,16 @@ def test_quickstart_stops_at_a_failing_step(tmp_path, failing):
 
 
 def test_checks_and_ci():
-    """.ci/run is run_tests.sh: style, format, tests, with pytest last and the arguments passed on to it."""
+    """.ci/run is run_tests.sh: style of code, text and scripts, then pytest with the arguments passed on to it."""
+    bin = f"{ROOT}/.venv/bin"
     expected = [
-        f"{ROOT}/.venv/bin/python -m {check}"
-        for check in ("ruff check .", "ruff format --check .", "pytest -n 2 --dist loadfile -x")
+        f"{bin}/python -m ruff check .",
+        f"{bin}/python -m ruff format --check .",
+        f"{bin}/python -m pymarkdown --strict-config scan ",
+        f"{bin}/shellcheck scripts/",
+        f"{bin}/python -m pytest -n 2 --dist loadfile --cov -x",
     ]
     for script in (SCRIPTS / "run_tests.sh", ROOT / ".ci" / "run"):
-        assert commands(bash(script, "-x", cwd="/", DRY_RUN=1)) == expected
+        printed = commands(bash(script, "-x", cwd="/", DRY_RUN=1))
+        assert all(map(str.startswith, printed, expected)) and len(printed) == len(expected)
+        assert printed[-1] == expected[-1]
