@@ -126,6 +126,7 @@ class TrainConfig:
     save_steps: int = key(0, "steps between checkpoints inside an epoch; 0: one after each epoch only", at_least(0))
     keep_checkpoints: int = key(2, "newest checkpoints to keep: last.ckpt, last-1.ckpt, ...", at_least(1))
     skip_nonfinite: int = key(0, "steps to leave out whose loss is not finite, before the run stops", at_least(0))
+    data_sink: bool = key(False, "on Ascend and GPU: the device takes the batches from a queue of its own")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,12 @@ class Config:
         return dataclasses.asdict(self)
 
 
-ALIASES = {"data_dir": "data.data_dir", "device_target": "device.target", "pretrained": "finetune.pretrained"}
+ALIASES = {
+    "data_dir": "data.data_dir",
+    "device_target": "device.target",
+    "pretrained": "finetune.pretrained",
+    "epochs": "train.epochs",
+}
 
 
 def load_config(path, overrides=()):
@@ -166,7 +172,7 @@ def load_config(path, overrides=()):
         path: YAML file with the sections of `Config`; its key `base` names a file, from its own folder, whose keys
             hold where this one says nothing.
         overrides: words of the command line: `--section.key value` or `--section.key=value`; also
-            `--data_dir`, `--output_dir`, `--device_target`, and `--model.options.NAME value`.
+            `--output_dir`, those of `ALIASES`, and `--model.options.NAME value`.
 
     Returns:
         Config.

@@ -6,6 +6,7 @@ And what several files of tests share; its imports stand inside, so that the set
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
 
 
-@pytest.fixture(scope="module")
-def tiny_model():
-    """`tiny_for_tests`, a model for tests of training alone."""
+@contextmanager
+def tiny_registered():
+    """Within it there is `tiny_for_tests`, a model for tests of training alone."""
     from mindspore import nn
     from tiny_training import Tiny
 
@@ -31,6 +32,13 @@ def tiny_model():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_MODELS", registry._MODELS.copy())
         registry.register_model("tiny_for_tests", Tiny, nn.Conv2d)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny_model():
+    """See `tiny_registered`."""
+    with tiny_registered():
         yield
 
 
@@ -50,3 +58,47 @@ def config(tiny_model, image_folder, tmp_path):
 
     ms.set_context(mode=ms.GRAPH_MODE)
     return tiny_config(image_folder, tmp_path)
+
+
+@pytest.fixture
+def thorough(config, monkeypatch):
+    """`config` with all that a stopped run has to find again (`with_all`); it draws no curves, for speed."""
+    from same_run import with_all
+
+    from src.training import trainer
+
+    monkeypatch.setattr(trainer, "plot_curves", lambda *_: None)
+    return with_all(config)
+
+
+@pytest.fixture(scope="session")
+def whole(image_folder, tmp_path_factory):
+    """The `Config` of the training `thorough`, done in one go."""
+    import mindspore as ms
+    from same_run import with_all
+    from tiny_training import tiny_config
+
+    from src.device import World
+    from src.training import trainer
+
+    ms.set_context(mode=ms.GRAPH_MODE)
+    config = with_all(tiny_config(image_folder, tmp_path_factory.mktemp("whole")))
+    with tiny_registered():
+        trainer.train(config, World())
+    return config
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A data folder of colour images, see `write_folder`."""
+    from data_folder import write_folder
+
+    return write_folder(tmp_path)
+
+
+@pytest.fixture
+def data(folder):
+    """The `DataConfig` of `folder`."""
+    from src.config import DataConfig
+
+    return DataConfig(data_dir=str(folder), batch_size=4)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two workers on one machine: together they do what one does with all the images."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def images(count, seed=0):
 
 
 def train_and_evaluate(folder, world):
-    """Train 3 steps on this worker's part of each batch of 8, then evaluate its share of 5 images."""
+    """Train 3 steps on this worker's part of each batch of 8, then evaluate its share of 5 images, and of one."""
     ms.set_seed(5)
     network = Tiny()
     config = OptimizerConfig(weight_decay=1e-3)
@@ -55,16 +56,18 @@ def train_and_evaluate(folder, world):
     step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, world, micro_batches=world.size)
     for number in range(BATCHES):
         step(*(ms.Tensor(part[world.rank :: world.size]) for part in images(8, seed=number)))
-    result = evaluate(
-        EvaluationStep(network), create_dataset(files(folder, 2), 32, 1, "val", world.rank, world.size), world
-    )
-    return {**{p.name: p.asnumpy() for p in network.trainable_params()}, **result}, network
+    judge, results = EvaluationStep(network), {}
+    for split in ("val", "single"):
+        data = dataclasses.replace(files(folder, 2), val_split=split)
+        result = evaluate(judge, create_dataset(data, 32, 1, "val", world.rank, world.size), world)
+        results |= {f"{split}.{name}": value for name, value in result.items()}
+    return {**{p.name: p.asnumpy() for p in network.trainable_params()}, **results}, network
 
 
 def folder_of_images(folder):
-    """Write 27 images to train on, of which batches of 8 leave 3 out, and 5 to evaluate on, 3 and 2 for two workers."""
+    """Write 27 images to train on, of which batches of 8 leave 3 out; 5 and 1 to evaluate on by two workers."""
     rng = np.random.default_rng(0)
-    for split, counts in (("train", (13, 14)), ("val", (2, 3))):
+    for split, counts in (("train", (13, 14)), ("val", (2, 3)), ("single", (1,))):
         for label, count in enumerate(counts):
             place = folder / split / str(label)
             place.mkdir(parents=True)
@@ -153,6 +156,7 @@ def test_two_workers_equal_one(tmp_path):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
     for name, value in expected.items():
         assert first[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+    assert (first["val.samples"], first["single.samples"]) == (5, 1)
     assert len(first["losses"]) == 2 * BATCHES
     np.testing.assert_array_equal(first["statistics"], np.full(4, 0.5, np.float32))
     assert str(first["astray"]).startswith("worker(s) 1 of 2 hold other weights")

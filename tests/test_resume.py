@@ -2,86 +2,37 @@
 """A run that was stopped, killed, damaged or disturbed goes on as if nothing had been, or says why it cannot."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
-import mindspore as ms
 import numpy as np
 import pytest
-from tiny_training import changed, tiny_config
+from hypothesis import given
+from hypothesis import strategies as st
+from same_run import after, assert_same_run, interrupt, weights_of
+from tiny_training import changed
 
 from src.device import World
 from src.errors import UserError
 from src.models import create_model
-from src.training import trainer
+from src.training import evaluate, trainer
 from src.training.checkpoint import read_checkpoint
 from src.training.metrics import read_metrics
-from src.training.monitor import Monitor, path_weights
+from src.training.monitor import Plan, path_weights
 from src.training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
-TIMES = {"images_per_s": None, "data_wait": None, "memory_gb": None}
-
-
-def with_all(config):
-    """Saves after 2 and 4 of the 6 steps of an epoch too, has a random part in its graph, and averages."""
-    averages = {"ema_decay": 0.9}
-    return changed(config, model={"drop_path_rate": 0.3}, train={"save_steps": 2}, optimizer=averages)
 
 
 @pytest.fixture
-def config(config):
-    return with_all(config)
-
-
-def weights_of(path):
-    parameters, _ = read_checkpoint(path)
-    return {name: parameter.asnumpy() for name, parameter in parameters.items()}
-
-
-def assert_same_run(config, other):
-    """Both ended alike: every tensor of last.ckpt bit for bit, and the metrics but for times."""
-    expected, got = (weights_of(f"{c.output_dir}/last.ckpt") for c in (config, other))
-    kinds = {"conv.weight", "norm.moving_mean", "ema.fc.bias", "optimizer.global_step", "optimizer.moments.fc.bias"}
-    assert kinds <= {*expected} and not np.array_equal(expected["ema.fc.bias"], expected["fc.bias"])
-    for name, value in expected.items():
-        np.testing.assert_array_equal(got[name], value, err_msg=name)
-    lines, others = (read_metrics(f"{c.output_dir}/metrics.jsonl") for c in (config, other))
-    assert len(lines) == len(others) == 4 * (3 + 2)
-    for line, again in zip(lines, others):
-        # A reported number may differ in its last bit: MindSpore tries thread counts as it runs.
-        near = {key: pytest.approx(line[key], rel=1e-5) for key in ("loss", "gradient_norm") if key in line}
-        assert {**again, **TIMES} == {**line, **TIMES, **near}
-
-
-@pytest.fixture(scope="module")
-def whole(tiny_model, image_folder, tmp_path_factory):
-    """The same run in one go."""
-    ms.set_context(mode=ms.GRAPH_MODE)
-    config = with_all(tiny_config(image_folder, tmp_path_factory.mktemp("whole")))
-    trainer.train(config, World())
-    return config
-
-
-def after(step, action, monkeypatch):
-    """Let `action` happen when `step` steps have been taken."""
-    after_step, seen = Monitor.after_step, []
-
-    def counted(monitor, *results):
-        after_step(monitor, *results)
-        seen.append(results)
-        if len(seen) == step:
-            action()
-
-    monkeypatch.setattr(Monitor, "after_step", counted)
-
-
-def interrupt():
-    raise KeyboardInterrupt
+def config(thorough):
+    return thorough
 
 
 @pytest.mark.parametrize("step", [2 * 6, 2 * 6 + 3, 2 * 6 + 5])
@@ -106,6 +57,45 @@ def test_sigterm_saves_and_ends_at_the_next_step(config, whole, monkeypatch):
     assert result["is_stopped"] and result["step"] == 9 and signal.getsignal(signal.SIGTERM) == before
     assert not trainer.train(config, World(), resume="auto")["is_stopped"]
     assert_same_run(whole, config)
+
+
+def test_sigterm_in_evaluations(config, whole, monkeypatch):
+    """Protects preemptible nodes from a long evaluation, of the averages and of the end too: left, and done again."""
+    judge, judged, stops = evaluate._filled_up, [], {2 * (8 + 2): 12, 2 * (8 + 2 + 2 * 8 + 7): 24}
+
+    def counted(rows, batch_size):
+        judged.append(rows)
+        # Images and labels of each batch pass here; 15 images make 4 batches, for weights and for averages.
+        if len(judged) in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return judge(rows, batch_size)
+
+    monkeypatch.setattr(evaluate, "_filled_up", counted)
+    for batches, step in stops.items():
+        result = trainer.train(config, World(), resume="auto")
+        assert result["is_stopped"] and (result["step"], result["epoch"]) == (step, step // 6 - 1)
+        assert len(judged) == batches
+    assert not trainer.train(config, World(), resume="auto")["is_stopped"]
+    assert_same_run(whole, config)
+
+
+@given(
+    images=st.integers(1, 60), workers=st.integers(2, 7), batch_size=st.integers(1, 5), log_interval=st.integers(1, 4)
+)
+def test_workers_leave_an_evaluation_together(images, workers, batch_size, log_interval):
+    """Protects from a worker that waits for ever: all agree before the same batches, however unlike their shares."""
+    asked = []
+    for rank in range(workers):
+        run = SimpleNamespace(
+            world=World(rank, workers),
+            plan=Plan(1, batch_size * workers, [], images),
+            config=SimpleNamespace(train=SimpleNamespace(log_interval=log_interval)),
+            is_to_stop=lambda: True,
+        )
+        batches = range(math.ceil(len(range(rank, images, workers)) / batch_size))
+        asked.append([batch for batch in batches if trainer.Trainer.is_to_leave(run, batch)])
+    assert all(numbers == asked[0] for numbers in asked)
+    assert asked[0][:1] == [0] * (images >= batch_size * workers)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(config, whole, monkeypatch, capsys):

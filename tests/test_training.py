@@ -133,13 +133,23 @@ def test_metrics_survive_a_cut_and_drop_what_is_redone(tmp_path):
 
 
 def test_curves_are_drawn_from_any_metrics(tmp_path):
-    """Protects curves.png: three panels at 150 dpi, also of a run that has not evaluated yet, or measured nothing."""
+    """Protects curves.png: eight panels, also of a run that has measured nothing, or no speed; each shows its own."""
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    for step in (0, 1, 2):
-        if step:
-            log.write("train", {"epoch": 1, "step": step, "loss": 2.0 / step, "lr": 0.1})
+
+    def panels():
         plot_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
-        assert cv2.imread(str(tmp_path / "curves.png")).shape == (630, 2250, 3)
+        picture = cv2.imread(str(tmp_path / "curves.png"))
+        assert picture.shape == (1260, 3000, 3)
+        return picture.reshape(2, 630, 4, 750, 3).swapaxes(1, 2).reshape(8, -1)
+
+    empty = panels()
+    first = {"epoch": 1, "step": 1, "loss": 2.0, "lr": 0.1, "gradient_norm": 3.0, "memory_gb": 1.0}
+    log.write("train", {**first, "images_per_s": None, "data_wait": None})
+    panels()
+    log.write("train", {**first, "step": 2, "images_per_s": 90.0, "data_wait": 0.5})
+    log.write("eval", {"epoch": 1, "step": 2, "top1": 20.0, "top5": 60.0, "loss": 1.5})
+    log.write("paths", {"epoch": 1, "step": 2, "alpha": {"a": 0.5, "b": 0.4}, "beta": {"a": 0.6, "b": 0.5}})
+    assert (panels() != empty).any(axis=1).all()
 
 
 class Terminal(io.StringIO):

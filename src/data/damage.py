@@ -2,8 +2,11 @@
 """Image files that cannot be read: MindSpore's report of several lines becomes one that names the file and the mend."""
 
 import contextlib
+import io
 import re
 from pathlib import Path
+
+from PIL import Image
 
 from src.errors import UserError
 
@@ -28,9 +31,9 @@ def readable_errors(name=None, content=None):
         name: of the file being read, where MindSpore cannot know it (steps called outside a data set).
         content: the bytes of that file.
     """
-    # MindSpore lets pass a JPEG that lacks little, and dies, dividing by zero, of one that lacks all its pixels.
-    if content and content.startswith(_JPEG) and _END not in content.partition(_PIXELS)[2]:
-        raise UserError(f"image {name} is truncated or damaged (it has no end); replace or remove it")
+    # MindSpore lets pass a JPEG that lacks little, and dies of one that lacks all its pixels or has broken tables.
+    if content and content.startswith(_JPEG) and (flaw := _flaw_of_jpeg(content)):
+        raise UserError(f"image {name} is truncated or damaged ({flaw}); replace or remove it")
     try:
         yield
     except RuntimeError as error:
@@ -48,6 +51,19 @@ def readable_errors(name=None, content=None):
                 f"data folder {gone[-1]} is gone (reading {file}); bring it back and go on with --resume auto"
             ) from error
         raise UserError(f"image {file} {_damage(file, content, text)}; replace or remove it") from error
+
+
+def _flaw_of_jpeg(content):
+    if _END not in content.partition(_PIXELS)[2]:
+        return "it has no end"
+    try:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            # An eighth of the width and height, the least that the format has: to look at all of it without its cost.
+            image.draft(None, (1, 1))
+            image.load()
+    except Exception as error:  # a damaged or hostile file can raise anything
+        return str(error) or type(error).__name__
+    return None
 
 
 def _damage(file, content, text):

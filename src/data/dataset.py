@@ -21,7 +21,7 @@ from src.data.transforms import (
 from src.errors import UserError
 
 
-def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, seed=0, epoch=0):
+def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, seed=0, epoch=0, as_pixels=False):
     """Make one epoch of batches of worker `rank` of `world_size`.
 
     "train": augmented, in an order that follows `seed` and `epoch` alone; every worker gets equally many full batches,
@@ -29,42 +29,44 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
     if iteration begins before the next training epoch is made or `mindspore.set_seed` is called. So make a new data set
     each epoch: that costs listing the folder, and an epoch can be repeated or resumed exactly.
 
-    "val": every image once over all workers; the last batch may be short.
+    "val": every image once over all workers; the last batch may be short, and workers beyond the images have none.
 
     Args:
         data: `DataConfig`.
         image_size: height and width of the images, S.
         in_channels: 3 (colour) or 1 (grey), C.
         split: "train" or "val".
+        as_pixels: of "val": "image" is not normalised but uint8 (B, S, S, C).
 
     Returns:
         mindspore.dataset.Dataset with columns "image" float32 (B, C, S, S) normalised, and "label" int32 (B,); where
         training mixes images (`mixing_transform`), "label" float32 (B, K), the share of each class.
 
     Raises:
-        UserError: missing or empty folders, or too few images for one batch for each worker.
+        UserError: missing or empty folders, or too few training images for one batch for each worker.
     """
     listed = list_split(data, split)
     if split == "train":
         order = np.random.default_rng([seed, epoch]).permutation(listed.images)
         order = order[: listed.images // world_size * world_size]
-        least = data.batch_size
+        if len(order) < world_size * data.batch_size:
+            raise UserError(
+                f"{listed.folder} has {listed.images} images but {world_size} worker(s) take at least "
+                f"{data.batch_size} each; lower data.batch_size or the number of workers"
+            )
         steps = train_transform(data, image_size, in_channels, listed.decoded)
         ds.config.set_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]))
     else:
         order = np.arange(listed.images)
-        least = 1
-        steps = eval_transform(**preprocessing(data, image_size, in_channels), decoded=listed.decoded)
+        spec = preprocessing(data, image_size, in_channels)
+        steps = eval_transform(**spec, decoded=listed.decoded, as_pixels=as_pixels)
     order = order[rank::world_size]
-    if len(order) < least:
-        raise UserError(
-            f"{listed.folder} has {listed.images} images but {world_size} worker(s) take at least {least} each; "
-            "lower data.batch_size or the number of workers"
-        )
     threads = decoding_threads(data)
     # MindSpore keeps 16 batches ready, 1 GB at 64 images of 224x224; 4 are as fast and take half.
     ds.config.set_prefetch_size(4)
-    images = listed.read(order, threads).map(steps, "image", num_parallel_workers=threads)
+    # MindSpore takes no empty order.
+    images = listed.read(order, threads) if len(order) else listed.read(np.zeros(1, int), threads).skip(1)
+    images = images.map(steps, "image", num_parallel_workers=threads)
     # Two, because copying is the one step between many decoding threads and the network.
     copiers = min(threads, 2)
     if split == "val":

@@ -61,16 +61,17 @@ def mixing_transform(data):
     return [transforms.RandomChoice(steps)] if len(steps) > 1 else steps
 
 
-def eval_transform(image_size, resize, interpolation, mean, std, in_channels, decoded=False):
+def eval_transform(image_size, resize, interpolation, mean, std, in_channels, decoded=False, as_pixels=False):
     """Return the evaluation steps: shorter side to `resize` pixels, centre crop, normalisation.
 
-    Together they take what `train_transform` takes to what it gives.
+    Together they take what `train_transform` takes to what it gives; or, where `as_pixels`, leave normalisation to the
+    network and give uint8 (image_size, image_size, in_channels).
     """
     return [
         *([] if decoded else [vision.Decode()]),
         vision.Resize(resize, INTERPOLATION[interpolation]),
         vision.CenterCrop(image_size),
-        *_normalise(mean, std, in_channels),
+        *(_channels(image_size, in_channels) if as_pixels else _normalise(mean, std, in_channels)),
     ]
 
 
@@ -123,6 +124,17 @@ def _read(path):
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror}") from error
+
+
+def _channels(image_size, in_channels):
+    """Return the steps from square images of three channels to as many."""
+    if in_channels == 3:
+        return []
+    grey = [
+        vision.ConvertColor(vision.ConvertMode.COLOR_RGB2GRAY),
+        vision.ConvertColor(vision.ConvertMode.COLOR_GRAY2RGB),
+    ]
+    return [*grey, transforms.Slice(slice(image_size), slice(image_size), slice(1))]
 
 
 def _normalise(mean, std, in_channels):

@@ -62,8 +62,11 @@ def read_checkpoint(path):
     if not path.is_file() or path.suffix != ".ckpt":
         raise UserError(f"no checkpoint {path}; give the path of a .ckpt file")
     _check_sum(path)
-    parameters = ms.load_checkpoint(str(path))
-    return parameters, json.loads(parameters.pop(_META, "{}"))
+    try:
+        parameters = ms.load_checkpoint(str(path))
+        return parameters, dict(json.loads(parameters.pop(_META, "{}")))
+    except Exception as error:  # whoever made the checksum can have put anything before it
+        raise DamagedCheckpoint(f"checkpoint {path} is no checkpoint, whole as it is; use another one") from error
 
 
 def load_weights(network, path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`curves.png`: loss, accuracy and learning rate of a run over its steps."""
+"""`curves.png`: what a run measured, over its steps."""
 
 import matplotlib
 
@@ -12,16 +12,19 @@ from src.training.metrics import read_metrics
 
 
 def plot_curves(metrics_jsonl, png):
-    """Draw what `metrics_jsonl` holds into the picture file `png`.
+    """Draw what `metrics_jsonl` holds into the picture file `png`: eight panels, 3000 x 1260 pixels.
 
     Raises:
         UserError: the picture cannot be written.
     """
     lines = read_metrics(metrics_jsonl)
-    train = [line for line in lines if line["kind"] == "train"]
-    evaluation = [line for line in lines if line["kind"] == "eval"]
-    averages = [line for line in lines if line["kind"] == "ema"]
-    figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    train, evaluation, averages, paths = (
+        [line for line in lines if line["kind"] == kind] for kind in ("train", "eval", "ema", "paths")
+    )
+    figure, panels = plt.subplots(2, 4, figsize=(20, 8.4))
+    # Fixed: matplotlib's own search for a layout takes twice as long as the drawing.
+    figure.subplots_adjust(left=0.04, right=0.99, bottom=0.06, top=0.96, wspace=0.22, hspace=0.25)
+    loss, accuracy, rate, norm, speed, wait, memory, weights = panels.ravel()
     _draw(loss, train, "loss", label="training (smoothed labels)")
     _draw(loss, evaluation, "loss", label="validation", marker="o")
     loss.set(title="Loss", ylabel="cross entropy (nats)")
@@ -32,10 +35,20 @@ def plot_curves(metrics_jsonl, png):
     accuracy.set(title="Validation accuracy", ylabel="accuracy (%)")
     _draw(rate, train, "lr", label="learning rate")
     rate.set(title="Learning rate", ylabel="learning rate")
-    for axes in (loss, accuracy, rate):
+    _draw(norm, train, "gradient_norm", label="before clipping")
+    norm.set(title="Norm of the gradients", ylabel="norm")
+    _draw(speed, train, "images_per_s", label="all workers")
+    speed.set(title="Throughput", ylabel="images/s", ylim=(0, None))
+    _draw(wait, train, "data_wait", label="waiting for images")
+    wait.set(title="Waiting for images", ylabel="share of the time", ylim=(0, 1))
+    _draw(memory, train, "memory_gb", label="peak so far")
+    memory.set(title="Memory", ylabel="GB", ylim=(0, None))
+    _draw_paths(weights, paths)
+    for axes in panels.ravel():
         axes.set_xlabel("training step")
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.get_lines():
+            axes.legend()
     try:
         with replacing(png) as temporary:
             figure.savefig(temporary, dpi=150)
@@ -45,3 +58,15 @@ def plot_curves(metrics_jsonl, png):
 
 def _draw(axes, lines, key, label, marker=None):
     axes.plot([line["step"] for line in lines], [line[key] for line in lines], label=label, marker=marker, markersize=3)
+
+
+def _draw_paths(axes, lines):
+    """Draw alpha and beta of every layer, the first dark and the last bright."""
+    layers = list(lines[0]["alpha"]) if lines else []
+    steps = [line["step"] for line in lines]
+    for number, layer in enumerate(layers):
+        colour = plt.cm.viridis(number / len(layers))
+        for path, style in (("alpha", "-"), ("beta", "--")):
+            label = f"{path}, first layer dark" if number == 0 else None
+            axes.plot(steps, [line[path][layer] for line in lines], style, color=colour, label=label)
+    axes.set(title="Weights of attention and convolution", ylabel="weight")

@@ -41,7 +41,7 @@ class EvaluationStep(nn.Cell):
         return ops.stack((hits[:, 0], hits.sum(axis=1), loss))
 
 
-def evaluate(step, dataset, world):
+def evaluate(step, dataset, world, is_to_leave=lambda batches: False):
     """Return `{"top1", "top5", "loss", "samples"}` over all workers' shares of a dataset.
 
     Args:
@@ -49,9 +49,11 @@ def evaluate(step, dataset, world):
         dataset (mindspore.dataset.Dataset): this worker's share, as `create_dataset` makes it; the last
             batch may be short.
         world (World): the workers, each of which has to call this.
+        is_to_leave: asked before each batch, with how many were judged; all workers leave before the same one.
 
     Returns:
-        dict: top1, top5 (float, percent), loss (float, mean cross entropy without smoothing), samples (int).
+        dict: top1, top5 (float, percent), loss (float, mean cross entropy without smoothing), samples (int). None
+        where the evaluation was left.
 
     Raises:
         UserError: an image file cannot be read.
@@ -59,7 +61,9 @@ def evaluate(step, dataset, world):
     step.set_train(False)
     batch_size = dataset.get_batch_size()
     sums = np.zeros(4)
-    for image, label in iterate(dataset):
+    for batches, (image, label) in enumerate(iterate(dataset)):
+        if is_to_leave(batches):
+            return None
         samples = len(label)
         judged = step(_filled_up(image, batch_size), _filled_up(label, batch_size)).asnumpy()
         sums += [*judged[:, :samples].sum(axis=1, dtype=np.float64), samples]
@@ -86,11 +90,21 @@ def evaluate_checkpoint(config, checkpoint, world):
     images = create_dataset(config.data, model.image_size, model.in_channels, "val", world.rank, world.size)
     network = build_network(model)
     load_weights(network, checkpoint)
-    step = EvaluationStep(mixed_precision(network, config.device.amp_level, config.device.amp_dtype)).set_train(False)
+    step = EvaluationStep(mixed_precision(network, config.device.amp_level, config.device.amp_dtype))
     batch = (config.data.batch_size, model.in_channels, model.image_size, model.image_size)
-    step.compile(ms.Tensor(np.zeros(batch, np.float32)), ms.Tensor(np.zeros(batch[0], np.int32)))
+    return evaluate_timed(step, images, np.zeros(batch, np.float32), world)
+
+
+def evaluate_timed(step, dataset, batch, world):
+    """Evaluate as `evaluate` does and return what `evaluate_checkpoint` does.
+
+    Args:
+        batch (numpy.ndarray): images to compile the step for.
+    """
+    step.set_train(False)
+    step.compile(ms.Tensor(batch), ms.Tensor(np.zeros(len(batch), np.int32)))
     started = time.perf_counter()
-    result = evaluate(step, images, world)
+    result = evaluate(step, dataset, world)
     return result, result["samples"] / (time.perf_counter() - started)
 
 

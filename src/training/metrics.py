@@ -25,15 +25,20 @@ from src.training.atomic import replacing
 
 
 class MetricsLog:
-    """Append lines to `path`, keeping of an earlier run those of its first `epochs`, and of the next one up to `step`.
+    """Append lines to `path`, keeping of an earlier run its first `epochs` and its training in the next up to `step`.
 
     Raises:
         UserError: the file cannot be written.
     """
 
     def __init__(self, path, epochs=0, step=0):
-        lines = read_metrics(path)
-        kept = [x for x in lines if x["epoch"] <= epochs or (x["epoch"] == epochs + 1 and x["step"] <= step)]
+        # No evaluation of the next one: where a stop came in the midst of one, both are done again.
+        kept = [
+            line
+            for line in read_metrics(path)
+            if line["epoch"] <= epochs
+            or (line["epoch"] == epochs + 1 and line["step"] <= step and line["kind"] == "train")
+        ]
         with replacing(path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._path = Path(path)

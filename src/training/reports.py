@@ -8,6 +8,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from src.config import save_config
+from src.errors import UserError
 from src.training.metrics import MetricsLog
 from src.training.progress import Progress
 
@@ -57,9 +58,13 @@ class Reports:
     def write(self, kind, report):
         """Add a line to the metrics, and its numbers to the events as KIND/NAME."""
         self.metrics.write(kind, report)
-        for name, value in _numbers(kind, {k: v for k, v in report.items() if k not in ("epoch", "step")}):
-            self._add_event(report["step"], summary=scalar(name, value))
-        self.events.flush()
+        numbers = _numbers(kind, {k: v for k, v in report.items() if k not in ("epoch", "step")})
+        try:
+            for name, value in numbers:
+                self._add_event(report["step"], summary=scalar(name, value))
+            self.events.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder.path / 'events'}.*: {error.strerror}") from error
 
     def _add_event(self, step, **content):
         # Not `SummaryWriter`: its thread waits for ever where the clock is set back.

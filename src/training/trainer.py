@@ -3,12 +3,14 @@
 
 import dataclasses
 from contextlib import nullcontext
+from itertools import islice
 
 import mindspore as ms
 import numpy as np
 
 from src.data.dataset import create_dataset, iterate
 from src.data.image_folder import check_image_folder, list_split
+from src.errors import UserError
 from src.models.drop_path import random_state
 from src.training.checkpoint import save_training_state, save_weights
 from src.training.curves import plot_curves
@@ -26,10 +28,11 @@ from src.training.reports import Reports
 from src.training.resume import restored, setting_of
 from src.training.run_folder import RunFolder
 from src.training.schedule import learning_rates, scaled_lr
+from src.training.sinking import sunk
 from src.training.step import TrainStep
 
 
-def train(config, world, resume=None, allow_changes=False):
+def train(config, world, resume=None, allow_changes=False, build=build_network):
     """Train as `config` says and leave the results in `config.output_dir` (see `RunFolder`).
 
     Args:
@@ -39,6 +42,7 @@ def train(config, world, resume=None, allow_changes=False):
             anew where there is none; else the path of a `last.ckpt`. The next step has the weights, moments, learning
             rates and images that it would have had without the stop.
         allow_changes (bool): resume too where the number of workers, the batch size or the images differ.
+        build: `build(config.model)` makes the network, freshly initialised.
 
     Returns:
         dict: epoch, step, best_top1 (percent), is_stopped (by SIGTERM), and of the last evaluation, if there was one,
@@ -47,9 +51,11 @@ def train(config, world, resume=None, allow_changes=False):
     Raises:
         UserError: the output folder, the data, the model or the checkpoint cannot be used, or the loss is not finite.
     """
+    if config.train.data_sink and config.device.target == "CPU":
+        raise UserError("train.data_sink takes an Ascend or GPU but device.target is CPU; leave train.data_sink out")
     folder = RunFolder(config.output_dir, config.train.keep_checkpoints)
     with folder.taken() if world.rank == 0 else nullcontext(), StopRequest().listen() as stop:
-        return Trainer(config, world, folder, stop, folder.checkpoints_to_resume(resume)).run(allow_changes)
+        return Trainer(config, world, folder, stop, folder.checkpoints_to_resume(resume), build).run(allow_changes)
 
 
 class Trainer:
@@ -61,17 +67,18 @@ class Trainer:
     Args:
         config (Config), world (World): see `train`.
         folder (RunFolder): where the results go.
-        stop (StopRequest): looked at after each step.
+        stop (StopRequest): looked at after each step, and before each batch of an evaluation.
         checkpoints (list): paths to go on from, the newest first; without any it starts anew.
+        build: see `train`.
     """
 
-    def __init__(self, config, world, folder, stop, checkpoints):
+    def __init__(self, config, world, folder, stop, checkpoints, build):
         self.config, self.world, self.folder, self.stop = config, world, folder, stop
         self.checkpoints = checkpoints
         self.scaler = create_scaler(config.device)
         self.classes = check_image_folder(config.data, config.model.num_classes, ("train", "val"))
         ms.set_seed(config.train.seed)
-        self.network = build_network(config.model)
+        self.network = build(config.model)
         self.began = prepare_fine_tuning(self.network, config.finetune, is_resumed=bool(checkpoints))
         self.plan = self.make_plan()
         recipe = config.optimizer
@@ -90,8 +97,8 @@ class Trainer:
         steps_per_epoch = self.images("train").get_dataset_size()
         base_lr = scaled_lr(config.optimizer, config.data.batch_size, workers)
         lrs = learning_rates(config.scheduler, base_lr, steps_per_epoch, config.train.epochs)
-        plan = Plan(steps_per_epoch, config.data.batch_size * workers, lrs)
-        images = list_split(config.data, "train").images
+        images, evaluation_images = (list_split(config.data, split).images for split in ("train", "val"))
+        plan = Plan(steps_per_epoch, config.data.batch_size * workers, lrs, evaluation_images)
         if left_out := images - steps_per_epoch * plan.images_per_step:
             steps = f"{steps_per_epoch} steps of {plan.images_per_step}"
             self.began.append(f"{images} images in {steps}: {left_out} stay out, others each epoch")
@@ -108,15 +115,34 @@ class Trainer:
         unread = meta.get("unread", [])
         self.monitor = Monitor(self.config, self.plan, self.step, reports, self.state["step"], unread)
         last = self.config.train.epochs
-        for epoch in range(self.state["step"] // self.plan.steps_per_epoch + 1, last + 1):
-            is_finished = self.is_finished(epoch)
-            if is_finished:
-                self.judge(epoch)
-            if not is_finished or (epoch < last and self.is_to_stop()):
-                return {**self.state, "is_stopped": True}
+        with self.fed() as (step, batches):
+            for epoch in range(self.state["epoch"] + 1, last + 1):
+                is_done = self.is_trained(epoch, step, batches) and self.is_judged(epoch)
+                if not is_done or (epoch < last and self.is_to_stop()):
+                    return {**self.state, "is_stopped": True}
         return {**self.state, "is_stopped": False}
 
-    def is_finished(self, epoch):
+    def fed(self):
+        """Return a block that gives `(step, batches)`: what to call on each batch, and where batches come from."""
+        if self.config.train.data_sink:
+            return sunk(self.step, self.batches, self.config.train.epochs, self.plan.steps_per_epoch)
+        return nullcontext((self.step, self.batches))
+
+    def batches(self, epoch, done):
+        """Yield the batches of `epoch` after the first `done`, each a tuple of Tensors."""
+        steps = self.plan.steps_per_epoch
+        images = self.images("train", epoch)
+        # Skipped batches are made nevertheless: the augmentation draws its numbers in order.
+        for batch in islice(iterate(images.skip(done) if done else images), steps - done):
+            done += 1
+            yield batch
+        if done < steps:
+            raise UserError(
+                f"epoch {epoch} has {done} steps but had {steps} when the run began: images of "
+                f"{self.config.data.data_dir} are gone; bring them back and go on with --resume auto"
+            )
+
+    def is_trained(self, epoch, step, batches):
         """Take the steps of `epoch` that are still to do; return whether they were all taken."""
         steps, every, log_every = (
             self.plan.steps_per_epoch,
@@ -124,12 +150,10 @@ class Trainer:
             self.config.train.log_interval,
         )
         done = self.state["step"] - (epoch - 1) * steps
-        images = self.images("train", epoch)
         self.step.set_train(True)
         with self.monitor.epoch(epoch):
-            # Skipped batches are made nevertheless: the augmentation draws its numbers in order.
-            for image, label in self.monitor.awaited(iterate(images.skip(done) if done else images)):
-                self.monitor.after_step(*self.step(image, label))
+            for batch in self.monitor.awaited(batches(epoch, done)):
+                self.monitor.after_step(*step(*batch))
                 self.state["step"] += 1
                 done += 1
                 if done == steps:
@@ -146,27 +170,42 @@ class Trainer:
         """Whether any worker was asked to stop; every worker has to call it."""
         return sum_over_workers(np.array([self.stop.is_made], np.float32), self.world)[0] > 0
 
-    def judge(self, epoch):
-        """Evaluate the weights after `epoch`, and their averages where there are some, and save."""
-        self.state["epoch"] = epoch
+    def is_to_leave(self, batches):
+        """Whether to leave an evaluation after so many batches; workers agree where each of them has one more."""
+        has_each_more = (batches + 1) * self.plan.images_per_step <= self.plan.evaluation_images
+        is_asked = self.world.size == 1 or (batches % self.config.train.log_interval == 0 and has_each_more)
+        return is_asked and self.is_to_stop()
+
+    def is_judged(self, epoch):
+        """Evaluate the weights after `epoch`, and their averages where there are some, and save.
+
+        Returns:
+            bool: False where a request to stop came first; what is saved then is evaluated when the run goes on.
+        """
         results = []
         for kind, in_place in self.weights():
             with in_place():
                 average_norm_statistics(self.network, self.world)
                 check_same_weights(self.network, self.world)
-                result = evaluate(self.evaluation_step, self.images("val"), self.world)
+                result = evaluate(self.evaluation_step, self.images("val"), self.world, self.is_to_leave)
+                if result is None:
+                    break
                 self.monitor.after_evaluation(kind, result)
                 results.append(result)
                 # Before the last one: a kill between the two repeats the epoch instead of losing it.
                 if result["top1"] > self.state["best_top1"]:
                     self.state["best_top1"] = result["top1"]
                     if self.world.rank == 0:
-                        save_weights(self.folder.best, self.network, {**self.meta(), **result})
-        self.state.update(results[0])
+                        save_weights(self.folder.best, self.network, {**self.meta(), "epoch": epoch, **result})
+        if result is None:
+            self.save()
+            return False
+        self.state.update(results[0], epoch=epoch)
         self.monitor.after_epoch(path_weights(self.network))
         self.write()
         if self.world.rank == 0:
             plot_curves(self.folder.metrics, self.folder.curves)
+        return True
 
     def weights(self):
         """Return what can be evaluated, by its kind in the metrics: a block in which the network has these weights."""
