@@ -1,38 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluate a checkpoint: `python eval.py --config config/NAME.yaml --checkpoint FILE [--data_dir D]`."""
+"""Evaluate a checkpoint: `python eval.py --config config/NAME.yaml --checkpoint FILE [--data_dir D]`.
 
+Or, with `--model FILE` in place of `--checkpoint`, an exported .onnx or .mindir file.
+"""
+
+import dataclasses
 import json
+import os
 import sys
 
 from src.cli import config_parser, parse_with_config
-from src.errors import entry_point
+from src.crash import survive_crashes
+from src.errors import UserError, entry_point
 
 
 @entry_point
 def main():
     parser = config_parser("Evaluate a checkpoint; the last line of the output is one JSON object.")
-    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="best.ckpt or last.ckpt of a training")
+    judged = parser.add_mutually_exclusive_group(required=True)
+    judged.add_argument("--checkpoint", metavar="FILE", help="best.ckpt or last.ckpt of a training")
+    judged.add_argument("--model", metavar="FILE", help="a .onnx or .mindir file with its description beside it")
+    parser.add_argument("--key", metavar="KEY|@FILE", help="of an encrypted .mindir, or the file that holds it")
     parser.add_argument(
         "--check_data",
         action="store_true",
         help="decode every image first; name the damaged ones and end, or, with data.damaged_list, leave them out",
     )
     arguments, config = parse_with_config(parser)
+    if arguments.key and not arguments.model:
+        raise UserError("--key goes with an encrypted --model; leave it out")
+    # Workers of a job have a launcher, which watches them.
+    if "MS_ROLE" not in os.environ:
+        survive_crashes(
+            f"{arguments.model or arguments.checkpoint}, or an image, has crashed the library that reads it; "
+            "--check_data names the image"
+        )
 
     # MindSpore takes seconds to load, and src.device has to be the first to load it.
     from src.data.check_data import check_data, count_left_out
     from src.device import setup_device
-    from src.training.evaluate import evaluate_checkpoint
     from src.training.parallel import sum_over_workers
 
-    world = setup_device(config.device)
+    # onnxruntime has devices of its own; MindSpore need not have them.
+    is_onnx = (arguments.model or "").endswith(".onnx")
+    world = setup_device(dataclasses.replace(config.device, target="CPU") if is_onnx else config.device)
     if arguments.check_data:
         check_data(config.data, ("val",), world, sum_over_workers)
     if config.data.damaged_list and world.rank == 0:
         print(count_left_out(config.data, ("val",)), file=sys.stderr)
-    result, images_per_s = evaluate_checkpoint(config, arguments.checkpoint, world)
+    if arguments.model:
+        from src.deploy.evaluate import evaluate_exported
+        from src.deploy.key import read_key
+
+        result, images_per_s = evaluate_exported(config, arguments.model, world, read_key(arguments.key))
+    else:
+        from src.training.evaluate import evaluate_checkpoint
+
+        result, images_per_s = evaluate_checkpoint(config, arguments.checkpoint, world)
     if world.rank == 0:
-        print(f"{config.model.name} from {arguments.checkpoint}")
+        print(f"{config.model.name} from {arguments.model or arguments.checkpoint}")
         print(f"top-1 {result['top1']:.2f} %   top-5 {result['top5']:.2f} %   loss {result['loss']:.4f}")
         print(f"{result['samples']} images, {images_per_s:.1f} images/s")
         print(json.dumps(result))

@@ -2,54 +2,83 @@
 """Classify images: `python infer.py --model FILE.onnx|FILE.mindir|FILE.ckpt --image FILE|FOLDER`."""
 
 import argparse
-import json
+import sys
 
+from tqdm import tqdm
+
+from src.crash import survive_crashes
 from src.errors import UserError, entry_point
+
+# Exit code: some images could not be read, all others are classified.
+UNREADABLE = 3
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description="Classify images by an exported model or a checkpoint. Images that cannot be read are named at the "
+        f"end, and the exit code is {UNREADABLE} then."
+    )
+    parser.add_argument("--model", required=True, metavar="FILE", help="a .onnx, .mindir or .ckpt file")
+    parser.add_argument("--image", required=True, metavar="FILE|FOLDER", help="an image, or a folder with images")
+    parser.add_argument("--topk", type=int, default=5, metavar="K", help="labels to give for each image; default 5")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of text")
+    parser.add_argument("--output", metavar="FILE", help="write a .jsonl or .csv file instead, a line for each image")
+    parser.add_argument("--batch_size", type=int, metavar="N", help="images at once; default: the file's own, or 8")
+    parser.add_argument("--num_workers", type=int, metavar="N", help="threads that read images; default: all cores")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of an ONNX network, on CPU; default: all")
+    parser.add_argument("--key", metavar="KEY|@FILE", help="of an encrypted .mindir, or the file that holds it")
+    parser.add_argument("--config", metavar="FILE", help="of a .ckpt; default: the config.yaml beside it")
+    parser.add_argument("--device_target", default="CPU", choices=["CPU", "GPU", "Ascend"], help="default CPU")
+    arguments = parser.parse_args()
+    for name in ("topk", "batch_size", "num_workers", "threads"):
+        number = getattr(arguments, name)
+        if number is not None and number < 1:
+            raise UserError(f"--{name} is {number} but takes at least 1")
+    is_onnx_on_cpu = arguments.model.endswith(".onnx") and arguments.device_target == "CPU"
+    if arguments.threads and not is_onnx_on_cpu:
+        raise UserError(
+            "--threads is for ONNX on the CPU, and MindSpore has no such setting; leave it out, or give it cores: "
+            f"taskset -c 0-{arguments.threads - 1} python infer.py ..."
+        )
+    return arguments
 
 
 @entry_point
 def main():
-    parser = argparse.ArgumentParser(description="Classify images by an exported model or a checkpoint.")
-    parser.add_argument("--model", required=True, metavar="FILE", help="a .onnx, .mindir or .ckpt file")
-    parser.add_argument("--image", required=True, metavar="FILE|FOLDER", help="an image, or a folder with images")
-    parser.add_argument("--topk", type=int, default=5, metavar="K", help="labels to print for each image; default 5")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of a table")
-    parser.add_argument("--config", metavar="FILE", help="of a .ckpt; default: the config.yaml beside it")
-    parser.add_argument("--device_target", default="CPU", choices=["CPU", "GPU", "Ascend"], help="default CPU")
-    arguments = parser.parse_args()
-    if arguments.topk < 1:
-        raise UserError(f"--topk is {arguments.topk} but takes at least 1")
+    arguments = parse_arguments()
+    survive_crashes(f"{arguments.model}, or an image, has crashed the library that reads it; export again")
 
     # MindSpore takes seconds to load.
     from src.config import DeviceConfig
-    from src.deploy.classify import find_images, open_classifier
+    from src.deploy.classify import open_classifier
+    from src.deploy.images import find_images
+    from src.deploy.key import read_key
+    from src.deploy.results import open_results
     from src.device import setup_device
 
     images = find_images(arguments.image)
     # onnxruntime has devices of its own; MindSpore need not have them.
     if not arguments.model.endswith(".onnx"):
         setup_device(DeviceConfig(target=arguments.device_target))
-    classifier = open_classifier(arguments.model, arguments.config, arguments.device_target)
-    show = _json_line if arguments.json else _table_rows(images)
-    for path, best in classifier.classify(images, arguments.topk):
-        print(show(path, best), flush=True)
-
-
-def _json_line(path, best):
-    topk = [{"label": label, "probability": probability} for label, probability in best]
-    return json.dumps({"image": str(path), "topk": topk}, ensure_ascii=False)
-
-
-def _table_rows(images):
-    """Print the head of the table and return what formats the rows of an image."""
-    wide = max(map(len, map(str, ["image", *images])))
-    print(f"{'image':{wide}}  probability  label")
-
-    def rows(path, best):
-        lines = [f"{100 * probability:9.2f} %  {label}" for label, probability in best]
-        return f"{path!s:{wide}}  " + f"\n{'':{wide}}  ".join(lines)
-
-    return rows
+    classifier = open_classifier(
+        arguments.model,
+        arguments.config,
+        arguments.batch_size,
+        device=arguments.device_target,
+        key=read_key(arguments.key),
+        threads=arguments.threads or 0,
+    )
+    batches = classifier.read(images, arguments.num_workers)
+    is_watched = sys.stderr.isatty() and (arguments.output or not sys.stdout.isatty())
+    total = sum(1 for _ in find_images(arguments.image)) if is_watched else None
+    with open_results(arguments.output, arguments.json, min(arguments.topk, len(classifier.labels))) as write:
+        results = classifier.classify(batches, arguments.topk)
+        for path, best in tqdm(results, total=total, unit="image", disable=not is_watched):
+            write(path, best)
+    for problem in batches.unreadable:
+        print("error:", " ".join(problem.split()), file=sys.stderr)
+    if batches.unreadable:
+        sys.exit(UNREADABLE)
 
 
 if __name__ == "__main__":

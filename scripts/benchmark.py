@@ -2,11 +2,15 @@
 """Measure models side by side: size, multiply-adds, time per image, peak memory, compile time.
 
     python scripts/benchmark.py acmix_resnet50 --against resnet50 --batch_size 8 --json runs.jsonl
+    python scripts/benchmark.py acmix_resnet50 --against resnet50 --runtime onnxruntime --sweep batch_size=1,8
     python scripts/benchmark.py acmix_resnet50 --sweep image_size=112,224,448 --plot growth.png
     python scripts/benchmark.py --compare before.jsonl after.jsonl
 
 Each model lives in a process of its own, so that its peak memory is its own. They take turns, a few runs at a time, so
 that what else the machine does falls on all of them alike; a time is the median of its runs.
+
+With --runtime onnxruntime exported files run in place of networks, forward, on as many threads as there are cores: that
+of --against as it is deployed, those of the other models unfolded and folded.
 """
 
 import argparse
@@ -16,13 +20,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from src.cli import Parser
 from src.errors import UserError, entry_point
 from src.measure.comparison import HEAD, compare
 from src.measure.records import append_record, read_records, setting_of
 from src.measure.setting import (
     DEVICE_RULES,
+    FORMS,
     PHASES,
-    Parser,
+    PHASES_OF,
     Setting,
     add_setting_arguments,
     parse_batch_size,
@@ -44,7 +50,7 @@ def main():
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
         return
-    phases = PHASES if args.phase == "both" else (args.phase,)
+    phases = {"both": PHASES, None: PHASES_OF[args.runtime]}.get(args.phase, (args.phase,))
     records = []
     for settings in settings_of(args):
         measured = measure(settings, phases, args.rounds, args.runs)
@@ -64,7 +70,8 @@ def parse_arguments():
     parser.add_argument("models", nargs="*", metavar="MODEL", help="names of create_model")
     parser.add_argument("--against", metavar="MODEL", help="measure it too, and print ratios to it")
     add_setting_arguments(parser, batch_size=8)
-    parser.add_argument("--phase", choices=(*PHASES, "both"), default="both", help="default both")
+    parser.add_argument("--runtime", choices=FORMS, default="mindspore", help="what runs them; default mindspore")
+    parser.add_argument("--phase", choices=(*PHASES, "both"), help="default both, forward in onnxruntime")
     parser.add_argument("--device_target", choices=DEVICE_RULES["target"].choices, default="CPU", help="default CPU")
     parser.add_argument("--amp_level", choices=DEVICE_RULES["amp_level"].choices, default="O0", help="default O0")
     parser.add_argument(
@@ -96,6 +103,10 @@ def check(args):
     for name in ("rounds", "runs"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if args.runtime == "onnxruntime":
+        for flag, only in (("phase", "forward"), ("amp_level", "O0"), ("device_target", "CPU")):
+            if getattr(args, flag) not in (only, None):
+                raise UserError(f"--runtime onnxruntime takes --{flag} {only} only, got {getattr(args, flag)}")
     if args.plot and not args.sweep:
         raise UserError("--plot draws a sweep; add --sweep image_size=112,224,448 or --sweep batch_size=1,2,4")
     for flag in ("json", "plot"):
@@ -112,7 +123,12 @@ def settings_of(args):
     options = parse_options(args.options)
     sizes = {"batch_size": parse_batch_size(args.batch_size), "image_size": parse_image_size(args.image_size)}
     device = {name: getattr(args, name) for name in ("amp_level", "amp_dtype", "device_target")}
-    base = [Setting(model=model, options=options, **sizes, **device) for model in models]
+    forms = FORMS[args.runtime]
+    base = [
+        Setting(model=model, options=options, **sizes, **device, form=form)
+        for model in models
+        for form in (forms[-1:] if model == args.against else forms)
+    ]
     if not args.sweep:
         return [base]
     key, values = parse_sweep(args.sweep)
@@ -131,7 +147,7 @@ def table(records, phases, against):
             reference = record  # it comes first in its setting
         sizes = f"{record['parameters'] / 1e6:.2f}", f"{record['multiply_adds'] / 1e9:.2f}"
         for phase in phases:
-            row = [record["model"], *sizes, record["batch_size"], size_text(record["image_size"]), phase]
+            row = [setting_of(record).name, *sizes, record["batch_size"], size_text(record["image_size"]), phase]
             for name in figures.values():
                 row.append(figure_text(record[phase], name))
                 if against:
@@ -153,7 +169,8 @@ def conditions(records, args):
     parts = [
         f"{args.device_target}, {setting_of(records[0]).precision}, {machine['cpu']}, {machine['cores']} cores",
         f"load average {min(loads)} to {max(loads)}",
-        f"MindSpore {machine['mindspore']}, NumPy {machine['numpy']}, Python {machine['python']}",
+        f"MindSpore {machine['mindspore']}, onnxruntime {machine['onnxruntime']}",
+        f"NumPy {machine['numpy']}, Python {machine['python']}",
         f"medians of {args.rounds} x {args.runs} runs",
     ]
     if args.options != "{}":

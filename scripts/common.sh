@@ -12,10 +12,13 @@ train_standalone() { # DEVICE "$@"
 }
 
 evaluate() { # DEVICE "$@"
-    expect 2 "CONFIG CHECKPOINT [DATA_DIR] [--section.key VALUE ...]" "${@:2}"
-    expect_file CHECKPOINT "$3"
+    expect 2 "CONFIG CHECKPOINT|MODEL [DATA_DIR] [--key KEY|@FILE] [--section.key VALUE ...]
+  MODEL              an exported .onnx or .mindir file" "${@:2}"
+    local kind=checkpoint
+    [[ $3 == *.ckpt ]] || kind=model
+    expect_file "${kind^^}" "$3"
     configure "$1" "$2" "${@:4}"
-    launch eval.py --checkpoint "$3" "${options[@]}"
+    launch eval.py --"$kind" "$3" "${options[@]}"
 }
 
 fail() {
@@ -34,6 +37,7 @@ usage: bash scripts/$(basename "$0") $2
 Environment variables:
   ACMIX_PYTHON=FILE  the Python to run with; otherwise that of .venv, which is made the first time
   MASTER_PORT=PORT   the same as --master_port, where workers of a distributed job meet
+  LITE_HOME=FOLDER   an unpacked MindSpore Lite; LITE_PYTHON=FILE a Python that its package is for
   DRY_RUN=1          print the commands and run nothing
 END
     exit "$1"

@@ -16,12 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from src.cli import Parser
 from src.config import DeviceConfig
 from src.errors import UserError, entry_point
 from src.measure.machine import machine
 from src.measure.setting import (
     PHASES,
-    Parser,
     Setting,
     add_setting_arguments,
     parse_batch_size,

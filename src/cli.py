@@ -7,21 +7,34 @@ import time
 
 from tqdm import tqdm
 
-from src.config import describe_schema, load_config
+from src.config import ALIASES, describe_schema, load_config
+from src.errors import UserError
 
 
-def config_parser(description):
-    """Return a parser for `--config`; the script adds its own arguments and calls `parse_with_config`."""
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line too."""
+
+    def error(self, message):
+        raise UserError(message)
+
+
+def config_parser(description, config=None):
+    """Return a parser for `--config`; the script adds its own arguments and calls `parse_with_config`.
+
+    Without `config`, the default, the command line has to name a file.
+    """
+    short = ", ".join(f"--{name} for --{key}" for name, key in ALIASES.items())
+    parser = Parser(
         description=description,
         usage="%(prog)s --config FILE [options] [--section.key VALUE ...]",
-        epilog="--data_dir and --device_target are short for --data.data_dir and --device.target.\n"
-        f"Keys of the configuration, each also an option:\n\n{describe_schema()}",
+        epilog=f"Short: {short}.\nKeys of the configuration, each also an option:\n\n{describe_schema()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         # An abbreviation could swallow a key of the schema.
         allow_abbrev=False,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the experiment, see config/")
+    default = f"; default {config}" if config else ""
+    text = f"YAML file of the experiment, see config/{default}"
+    parser.add_argument("--config", required=config is None, default=config, metavar="FILE", help=text)
     return parser
 
 

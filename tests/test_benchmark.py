@@ -22,6 +22,7 @@ RECORD = {
     "amp_level": "O0",
     "amp_dtype": "float16",
     "device_target": "CPU",
+    "form": "network",
     "parameters": 1,
     "multiply_adds": 1,
     "forward": FIGURES,
@@ -89,6 +90,18 @@ def test_against_another_model(tmp_path):
     assert [rows[1][place] for place in places] == expected
 
 
+def test_exported_files(tmp_path):
+    """Files in onnxruntime: that of --against as deployed, the other in both forms, without MindSpore's memory."""
+    lines = tmp_path / "runs.jsonl"
+    words = ["--options", TINY, "--batch_size", 2, "--image_size", 8, "--rounds", 1, "--runs", 1, "--json", lines]
+    done = benchmark("resnet38", "--against", "resnet26", "--runtime", "onnxruntime", *words, "--markdown")
+    head, rows = rows_of(done)
+    assert [row[0] for row in rows] == ["resnet26, ONNX, folded", "resnet38, ONNX, unfolded", "resnet38, ONNX, folded"]
+    assert rows[0][head.index("ratio")] == "1.00x"
+    for record in read_records(lines):
+        assert 0 < record["forward"]["peak_gb"] < 0.25 and "train" not in record
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -105,6 +118,8 @@ def test_against_another_model(tmp_path):
         (["resnet26", "--json", "nowhere/runs.jsonl"], "nowhere"),
         (["resnet26", "--json", "README.md"], "README.md, line 1"),
         (["resnet26", "--compare", "a", "b"], "--compare"),
+        (["resnet26", "--runtime", "onnxruntime", "--phase", "train"], "--phase forward"),
+        (["resnet26", "--runtime", "onnxruntime", "--amp_level", "O2"], "--amp_level O0"),
         (["--compare", "nothing.jsonl", "b"], "nothing.jsonl"),
     ],
 )
@@ -178,7 +193,13 @@ def test_compare_names_what_differs(tmp_path):
 
 @pytest.mark.parametrize(
     "difference",
-    [{"options": {"width": 8}}, {"image_size": [224, 448]}, {"amp_level": "O2"}, {"device_target": "GPU"}],
+    [
+        {"options": {"width": 8}},
+        {"image_size": [224, 448]},
+        {"amp_level": "O2"},
+        {"device_target": "GPU"},
+        {"form": "ONNX, folded"},
+    ],
 )
 def test_compare_only_what_is_alike(tmp_path, difference):
     """Other options, sizes or precision are another measurement."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One model of each family learns the digits with its own recipe."""
+"""One model of each family learns the digits with its own recipe; a ResNet does in tests/test_readme_commands.py."""
 
 from pathlib import Path
 
@@ -20,17 +20,15 @@ def digits(tmp_path_factory):
 
 
 # Chance is 10 %.
-@pytest.mark.parametrize(
-    ("family", "epochs", "least"), [("resnet", 2, 60), ("swin", 2, 60), ("pvt", 2, 60), ("san", 3, 60)]
-)
-def test_family_learns(family, epochs, least, digits, tmp_path):
+@pytest.mark.parametrize(("family", "epochs", "size"), [("swin", 2, 16), ("pvt", 2, 32), ("san", 3, 16)])
+def test_family_learns(family, epochs, size, digits, tmp_path):
     """The loss falls and held-out digits are told apart after minutes: model, recipe and evaluation fit together."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    # One block a stage keeps it short.
+    # One block a stage and, where the strides allow it, small images keep it short.
     depths = [1] * (5 if family == "san" else 4)
     words = ["--data_dir", str(digits), "--output_dir", str(tmp_path), "--train.epochs", str(epochs)]
-    words += ["--model.options.depths", str(depths)]
+    words += ["--model.options.depths", str(depths), "--model.image_size", str(size), "--data.resize", str(size)]
     result = train(load_config(CONFIGS / f"acmix_{family}_digits.yaml", words), World())
     losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "train"]
     assert losses[-1] < 0.7 * losses[0]
-    assert result["top1"] > least
+    assert result["top1"] > 60

@@ -2,6 +2,7 @@
 """Images are classified alike by every form of a model, and what cannot be used is refused in one line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from exported_run import CLASSES, write_images, write_run
 
 from src.data.transforms import load_image
 from src.deploy.card import card_path, read_card
-from src.deploy.classify import find_images, open_classifier
+from src.deploy.classify import open_classifier
 from src.deploy.export import export_checkpoint
+from src.deploy.images import find_images
 from src.deploy.runtime import CheckpointModel
 from src.errors import UserError
 
@@ -44,12 +46,22 @@ def copied(run, tmp_path):
     return {kind: tmp_path / exported(run, kind).name for kind in ("mindir", "onnx")}
 
 
+def classified(path, images, topk, **options):
+    """What a model file makes of images, none of which is damaged."""
+    classifier = open_classifier(path, **options)
+    batches = classifier.read(images)
+    results = list(classifier.classify(batches, topk))
+    assert batches.unreadable == []
+    return results
+
+
 def test_all_three_forms_classify_alike(run):
     """ONNX, MindIR and checkpoint give every image the same probabilities, as softmax of evaluation's logits says."""
-    images = find_images(run.data.data_dir)
+    images = list(find_images(run.data.data_dir))
     assert len(images) == 10  # no multiple of the batch: the last one is filled up
     paths = [exported(run, "onnx"), exported(run, "mindir"), Path(run.output_dir, "best.ckpt")]
-    results = [list(open_classifier(path).classify(images, 4)) for path in paths]
+    results = [classified(path, images, 4) for path in paths]
+    results.append(classified(paths[2], images, 4, batch_size=3))
     model = CheckpointModel(paths[2], run.model)
     for number, path in enumerate(images):
         spec = read_card(paths[0])["preprocessing"]
@@ -64,7 +76,7 @@ def test_all_three_forms_classify_alike(run):
 
 def test_more_labels_than_there_are(run):
     """A topk above the number of classes gives them all."""
-    ((_, best),) = open_classifier(exported(run, "onnx")).classify(find_images(run.data.data_dir)[:1], 99)
+    ((_, best),) = classified(exported(run, "onnx"), list(find_images(run.data.data_dir))[:1], 99)
     assert sorted(label for label, _ in best) == CLASSES
     assert sum(probability for _, probability in best) == pytest.approx(1, abs=1e-5)
 
@@ -103,13 +115,18 @@ def test_missing_models_are_refused(copied, tmp_path):
             open_classifier(*arguments)
 
     refused(r"cannot read model nowhere\.onnx: No such file", "nowhere.onnx")
-    refused(
-        r"cannot read model .*d\.mindir: Is a directory", tmp_path.joinpath("d.mindir").mkdir() or tmp_path / "d.mindir"
-    )
+    (tmp_path / "d.mindir").mkdir()
+    refused(r"model .*d\.mindir is no file", tmp_path / "d.mindir")
+    os.mkfifo(tmp_path / "f.onnx")
+    refused(r"model .*f\.onnx is no file", tmp_path / "f.onnx")
     refused(r"model\.pb is of no known kind; it takes a \.onnx", "model.pb")
     refused("--config goes with a .ckpt only", copied["onnx"], "config.yaml")
     refused(r"there is no .*config\.yaml; give the configuration", tmp_path / "best.ckpt")
-    refused("onnxruntime has no CANNExecutionProvider; .*--device_target CPU", copied["onnx"], None, "Ascend")
+    refused(r"--batch_size is 4 but .*b3\.onnx takes 3 image\(s\) at once", copied["onnx"], None, 4)
+    with pytest.raises(UserError, match=r"--key goes with an encrypted \.mindir only"):
+        open_classifier(tmp_path / "best.ckpt", key=b"0123456789abcdef")
+    with pytest.raises(UserError, match=r"onnxruntime has no CANNExecutionProvider; .*--device_target CPU"):
+        open_classifier(copied["onnx"], device="Ascend")
     card_path(copied["onnx"]).unlink()
     refused(r"cannot read .*\.onnx\.json \(No such file.*copy it too", copied["onnx"])
 
@@ -137,7 +154,7 @@ def test_damaged_checkpoint_is_refused(run, tmp_path):
         (lambda card: with_spec(card, interpolation="area"), "preprocessing cannot be used"),
         (lambda card: with_spec(card, mean=[0.3] * 3, std=[0.3] * 3), r"preprocessing\.mean has 3 numbers for 1 ch"),
         (lambda card: with_spec(card, image_size=28), r"input\.shape is \[3, 1, 32, 32\] but .* \[1, 28, 28\]"),
-        (lambda card: {**card, "input": {}}, r"input\.shape is None"),
+        (lambda card: {**card, "input": {**card["input"], "shape": None}}, r"input\.shape is None"),
         (lambda card: {**card, "labels": ["a"]}, r"output\.shape is \[3, 10\] but there are 3 images and 1 labels"),
     ],
     ids=[
@@ -168,20 +185,6 @@ def with_spec(card, **changes):
     return {**card, "preprocessing": {**card["preprocessing"], **changes}}
 
 
-def test_finding_images(tmp_path):
-    """A folder gives its images at any depth, in order; none, or no such path, is refused."""
-    for name in ("b/2.PNG", "a.jpeg", "b/c/1.bmp", "b/notes.txt"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)] == ["a.jpeg", "b/2.PNG", "b/c/1.bmp"]
-    assert find_images(tmp_path / "b" / "notes.txt") == [tmp_path / "b" / "notes.txt"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty has no image \(\.jpeg"):
-        find_images(tmp_path / "empty")
-    with pytest.raises(UserError, match=r"there is no image or folder .*nowhere"):
-        find_images(tmp_path / "nowhere")
-
-
 def call(*arguments):
     """Run Python in the root folder; return its exit code and what it prints to the two streams."""
     words = [sys.executable, *map(str, arguments)]
@@ -203,32 +206,36 @@ def test_the_scripts(run, tmp_path):
     lines = [json.loads(line) for line in out.splitlines()]
     expected = [
         {"image": str(path), "topk": [{"label": label, "probability": pytest.approx(p, rel=1e-4)} for label, p in best]}
-        for path, best in open_classifier(exported(run, "onnx")).classify(find_images(images), 2)
+        for path, best in classified(exported(run, "onnx"), find_images(images), 2)
     ]
     assert lines == expected
     code, out, _ = call("infer.py", "--model", model, "--image", images, "--topk", "2")
-    head, *rows = out.splitlines()
-    assert code == 0 and head.split() == ["image", "probability", "label"] and len(rows) == 2 * len(lines)
-    for row, best in zip(rows, [best for line in lines for best in line["topk"]]):
-        assert row.endswith(f" {100 * best['probability']:.2f} %  {best['label']}")
-    assert rows[0].startswith(lines[0]["image"])
+    rows = []
+    for line in lines:
+        rows += [line["image"], *(f"{100 * best['probability']:9.2f} %  {best['label']}" for best in line["topk"])]
+    assert code == 0 and out.splitlines() == rows
 
 
 def test_mistakes_end_in_one_line(run, tmp_path):
     """From the command line, too, a mistake is one line on standard error and exit code 2."""
     folder = Path(run.output_dir)
     arguments = ["--config", folder / "config.yaml", "--checkpoint", folder / "best.ckpt", "--output_dir", tmp_path]
-    (tmp_path / "x.png").write_bytes(b"text")
     for script, words, message in (
         ("export.py", [*arguments, "--format", "onnx,air"], "error: AIR is made by"),
         ("export.py", [*arguments, "--checkpoint", "nowhere.ckpt"], "error: no checkpoint nowhere.ckpt"),
-        ("infer.py", ["--model", exported(run, "onnx"), "--image", tmp_path / "x.png"], "error: image"),
+        ("eval.py", ["--config", folder / "config.yaml", "--model", "x.onnx"], "error: cannot read model x.onnx"),
         (
             "infer.py",
             ["--model", exported(run, "mindir"), "--image", run.data.data_dir, "--device_target", "Ascend"],
             "error: no usable Ascend device",
         ),
         ("infer.py", ["--model", "x.onnx", "--image", "x.png", "--topk", "0"], "error: --topk is 0"),
+        ("infer.py", ["--model", "x.onnx", "--image", "x.png", "--num_workers", "-1"], "error: --num_workers is -1"),
+        (
+            "infer.py",
+            ["--model", "x.onnx", "--image", "x.png", "--threads", "2", "--device_target", "GPU"],
+            "error: --threads is for ONNX on the CPU",
+        ),
     ):
         code, _, err = call(script, *words)
         assert code == 2 and err.startswith(message) and len(err.splitlines()) == 1
@@ -237,7 +244,7 @@ def test_mistakes_end_in_one_line(run, tmp_path):
 def test_a_wrong_export_is_no_mistake_of_the_user(run, tmp_path):
     """It ends as one line and exit code 1."""
     folder = Path(run.output_dir)
-    strict = "import src.deploy.export as export; export.TOLERANCE = -1; from export import main; main()"
+    strict = "from src.deploy.options import Options; Options.tolerance = -1; from export import main; main()"
     code, _, err = call(
         "-c", strict, "--config", folder / "config.yaml", "--checkpoint", folder / "best.ckpt", "--output_dir", tmp_path
     )

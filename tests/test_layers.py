@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = {"errors", "schema", "yaml_file", "config", "recipe_checks", "device", "cli"}
+GROUND = {"errors", "crash", "schema", "yaml_file", "config", "recipe_checks", "device", "cli"}
 MAY_IMPORT = {
     "ops": {"ops"},
     "models": {"models", "ops"},
     "data": {"data"} | GROUND,
     "training": {"training", "data", "models", "ops"} | GROUND,
+    "figures": {"figures", "training", "data", "models", "ops"} | GROUND,
     "convert": {"convert", "training", "models", "ops"} | GROUND,
-    "measure": {"measure", "training", "models", "ops"} | GROUND,
+    "measure": {"measure", "deploy", "training", "models", "ops"} | GROUND,
+    "study": {"study", "measure", "training", "models", "ops"} | GROUND,
     "deploy": {"deploy", "training", "data", "models", "ops"} | GROUND,
     **{name: GROUND for name in GROUND},
 }

@@ -6,11 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, checker, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from onnx_graphs import graph, operators, run
 
 from src.deploy.onnx_graph import tidy
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["Add", "Mul", "Neg", "Tile", "Constant"]), st.integers(0, 50), st.integers(0, 50)),
+    st.tuples(
+        st.sampled_from(["Add", "Mul", "Neg", "Tile", "Constant", "Identity", "Cast"]),
+        st.integers(0, 50),
+        st.integers(0, 50),
+    ),
     max_size=12,
 )
 
@@ -24,15 +29,20 @@ def test_tidying_keeps_what_a_graph_computes(steps):
     values, nodes = ["image", "weight", "0-a", "1-same"], []
     for number, (kind, left, right) in enumerate(steps):
         operands = [values[left % len(values)], values[right % len(values)]]
-        inputs = {"Neg": operands[:1], "Tile": [operands[0], "3-once"], "Constant": []}.get(kind, operands)
-        made = {"value": numpy_helper.from_array(grid + right % 2)} if kind == "Constant" else {}
+        inputs = dict.fromkeys(("Neg", "Identity", "Cast"), operands[:1])
+        inputs = {**inputs, "Tile": [operands[0], "3-once"], "Constant": []}.get(kind, operands)
+        made = {"Constant": {"value": numpy_helper.from_array(grid + right % 2)}, "Cast": {"to": TensorProto.FLOAT}}
+        made = made.get(kind, {})
         values.append(f"{number + 4}-{kind}")
         nodes.append(helper.make_node(kind, inputs, values[-1:], name=f"same/{kind}", **made))
     nodes.append(helper.make_node("Add", [values[-1], "image"], ["logits"]))
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (2, 3)) for name in ("image", "logits")]
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=4)
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors),
+        opset_imports=[helper.make_opsetid("", 11)],
+        ir_version=4,
+    )
     expected = ReferenceEvaluator(model).run(None, {"image": grid / 2})[0]
     tidy(model)
     assert_tidy(model)
@@ -48,7 +58,7 @@ def assert_tidy(model):
     needed = used | {output.name for output in graph.output}
     for node in graph.node:
         assert needed.intersection(node.output)
-        assert node.op_type != "Constant" and len(node.output) == 1
+        assert node.op_type not in ("Constant", "Identity", "Cast") and len(node.output) == 1
         assert node.op_type == "Tile" or not set(node.input) <= set(constants)
     own = [tensor.SerializeToString() for tensor in map(without_name, constants.values()) if tensor]
     assert len(own) == len(set(own))
@@ -63,3 +73,30 @@ def without_name(tensor):
     copy.CopyFrom(tensor)
     copy.name = ""
     return copy
+
+
+def test_casts_that_change_something_stay():
+    """Only a cast to the type a value has already is a copy."""
+    nodes = "same = Cast<to=1>(image) whole = Cast<to=7>(same) back = Cast<to=1>(whole) logits = Identity(back)"
+    model = tidy(graph("float[2,3] image) => (float[2,3] logits", nodes))
+    assert operators(model) == ["Cast", "Cast"]
+    np.testing.assert_array_equal(run(model, np.full((2, 3), 1.5, np.float32)), 1)
+
+
+def test_a_graph_that_only_copies():
+    """What goes in and out under two names needs a node."""
+    model = tidy(graph("float[2,3] image) => (float[2,3] logits", "copy = Identity(image) logits = Identity(copy)"))
+    assert operators(model) == ["Identity"]
+    assert run(model, np.ones((2, 3), np.float32)).all()
+
+
+def test_only_equal_parts_need_no_sizes():
+    """Sizes are left out where they are the default, and what was known of values by their old names is dropped."""
+    nodes = "a, b = Split<axis=1, split=[SIZES]>(image) c = Neg(a) d = Neg(b) logits = Concat<axis=1>(c, d)"
+    for sizes, named in (("2,2", 1), ("1,3", 2)):
+        model = graph("float[2,4] image) => (float[2,4] logits", nodes.replace("SIZES", sizes))
+        model.graph.value_info.append(helper.make_tensor_value_info("Split_0_0", TensorProto.INT64, (7,)))
+        split = tidy(model).graph.node[0]
+        assert split.op_type == "Split" and len(split.attribute) == named
+        checker.check_model(model, full_check=True)
+        np.testing.assert_array_equal(run(model, np.eye(2, 4, dtype=np.float32)), -np.eye(2, 4))

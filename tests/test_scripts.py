@@ -67,6 +67,8 @@ def test_launch_lines(here, device):
     evaluated = line(f"run_eval_{device}.sh", "c.yaml", "best.ckpt", "d", "--data.batch_size", 8)
     expected = f"{python} {ROOT}/eval.py --checkpoint best.ckpt {common} --data_dir d --data.batch_size 8"
     assert evaluated == expected
+    exported = line(f"run_eval_{device}.sh", "c.yaml", "m.onnx", "--key", "@k")
+    assert exported == f"{python} {ROOT}/eval.py --model m.onnx {common} --key @k"
 
     distributed = line(f"run_distribute_train_{device}.sh", 8, "c.yaml", "d", "--resume", "auto")
     msrun, script = distributed.split(f" {ROOT}/")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch files as dicts of NumPy arrays, read without running code from them."""
 
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def read_state_dict(path):
         raise UserError(f"no file {path}; give the path of a PyTorch file")
     torch = import_torch()
     try:
-        with torch.serialization.safe_globals([(OrderedDict, name) for name in _SETTINGS]):
+        with torch.serialization.safe_globals([(OrderedDict, name) for name in _SETTINGS]), warnings.catch_warnings():
+            # PyTorch's thoughts on a file that it is going to refuse.
+            warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file can raise anything
         raise UserError(

@@ -11,6 +11,12 @@ from src.data.transforms import eval_transform
 from src.errors import UserError
 from src.training.atomic import replacing
 
+# Names of what goes in and comes out.
+INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
+# In the place of the number of images, where a file takes any.
+BATCH = "batch"
+# Of the input: what the numbers are, and the order of the axes.
+_KINDS = [("float32", "NCHW"), ("float16", "NCHW"), ("uint8", "NHWC")]
 _KEYS = {"sha256": str, "input": dict, "output": dict, "preprocessing": dict, "labels": list}
 
 
@@ -80,7 +86,7 @@ def read_card(model):
             f"cannot read {path} ({error.strerror}), which says what {model.name} takes and gives; copy it too, or "
             "export again"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); export again") from error
     wrong = _wrong(card)
     if wrong:
@@ -102,15 +108,29 @@ def _wrong(card):
             return f"{key} is missing or no {kind.__name__}"
     spec = card["preprocessing"]
     try:
+        if not all(0 <= mean <= 1 and 1e-4 <= std <= 1 for mean, std in zip(spec["mean"], spec["std"])):
+            raise ValueError("mean takes numbers from 0 to 1, std from 1e-4 to 1")
         eval_transform(**spec)
     except (KeyError, TypeError, ValueError) as error:
         return f"preprocessing cannot be used ({error})"
     if len(spec["mean"]) != spec["in_channels"]:
         return f"preprocessing.mean has {len(spec['mean'])} numbers for {spec['in_channels']} channels"
-    images, logits = card["input"].get("shape"), card["output"].get("shape")
-    image = [spec["in_channels"], spec["image_size"], spec["image_size"]]
-    if not isinstance(images, list) or images[1:] != image:
+    images, results = card["input"].get("shape"), card["output"].get("shape")
+    kind = card["input"].get("dtype"), card["input"].get("layout")
+    if kind not in _KINDS:
+        return f"input is {kind[0]} {kind[1]} but images are float32 or float16 NCHW, or uint8 NHWC"
+    channels, size = spec["in_channels"], spec["image_size"]
+    image = [channels, size, size] if kind[1] == "NCHW" else [size, size, channels]
+    if not isinstance(images, list) or images[1:] != image or not _is_batch(images[0]):
         return f"input.shape is {images} but preprocessing makes images of {image}"
-    if logits != [images[0], len(card["labels"])]:
-        return f"output.shape is {logits} but there are {images[0]} images and {len(card['labels'])} labels"
+    if results != [images[0], len(card["labels"])]:
+        return f"output.shape is {results} but there are {images[0]} images and {len(card['labels'])} labels"
+    if not all(isinstance(label, str) for label in card["labels"]):
+        return "labels are not all text"
+    if card["output"].get("name", LOGITS) not in (None, LOGITS, PROBABILITIES):
+        return f"output.name is {card['output']['name']} but takes {LOGITS} or {PROBABILITIES}"
     return ""
+
+
+def _is_batch(number):
+    return number == BATCH or (type(number) is int and number > 0)

@@ -1,43 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """From image files to labels with probabilities, by an exported file or a checkpoint."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from src.config import load_config
-from src.data.image_folder import IMAGE_TYPES
-from src.data.transforms import load_image, preprocessing
-from src.deploy.card import class_labels, read_card
-from src.deploy.runtime import CheckpointModel, MindirModel, OnnxModel
+from src.data.transforms import preprocessing
+from src.deploy.card import class_labels
+from src.deploy.exported import ExportedModel
+from src.deploy.images import ImageBatches
+from src.deploy.runtime import CheckpointModel
 from src.errors import UserError
+
+# Where neither the file nor the caller says.
+_BATCH_SIZE = 8
 
 
 class Classifier:
     """A network with what stands before and after it.
 
     Args:
-        model: has `logits(images)`, see `src.deploy.runtime`.
+        model: has `logits(images)`, see `src.deploy.exported` and `src.deploy.runtime`.
         batch_size (int): images that the model takes at once.
-        spec (dict): how an image is prepared, see `src.data.load_image`.
+        spec (dict): how an image is prepared, the arguments of `src.data.transforms.eval_transform`.
         labels (list): the name of each class.
+        is_fixed (bool): it takes no fewer either.
     """
 
-    def __init__(self, model, batch_size, spec, labels):
+    def __init__(self, model, batch_size, spec, labels, is_fixed=True):
         self.model, self.batch_size, self.spec, self.labels = model, batch_size, spec, labels
+        self.is_fixed = is_fixed
 
-    def classify(self, paths, topk):
-        """Yield `(path, [(label, probability), ...])` for each image file, the `topk` most probable classes first.
+    def read(self, paths, threads=None):
+        """Return the `ImageBatches` of image files, prepared by so many threads; None: one for each core."""
+        cores = os.cpu_count()
+        return ImageBatches(paths, self.spec, self.batch_size, min(threads or cores, cores))
+
+    def classify(self, batches, topk):
+        """Yield `(path, [(label, probability), ...])` for each image, the `topk` most probable classes first.
+
+        Args:
+            batches (ImageBatches): what `read` returned; it knows which images could not be read.
+            topk (int): at least 1.
 
         Raises:
-            UserError: an image is missing or damaged.
+            UserError: the model is not what its description says.
         """
-        for start in range(0, len(paths), self.batch_size):
-            batch = paths[start : start + self.batch_size]
-            images = np.stack([load_image(path, self.spec) for path in batch])
-            lacking = self.batch_size - len(batch)
-            images = np.pad(images, [(0, lacking), (0, 0), (0, 0), (0, 0)])
-            for path, probabilities in zip(batch, softmax(self.model.logits(images))):
+        size = self.batch_size if self.is_fixed else 0
+        for paths, images in batches:
+            # The last batch is filled up: MindSpore compiles anew for each size.
+            size = size or len(paths)
+            images = np.pad(images, [(0, size - len(paths)), (0, 0), (0, 0), (0, 0)])
+            for path, probabilities in zip(paths, softmax(self.model.logits(images))):
                 best = np.argsort(-probabilities, kind="stable")[:topk]
                 yield path, [(self.labels[k], float(probabilities[k])) for k in best]
 
@@ -48,51 +64,44 @@ def softmax(logits):
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def open_classifier(path, config_path=None, device="CPU"):
+def open_classifier(path, config_path=None, batch_size=None, **options):
     """Return the `Classifier` of a model file; MindSpore's kinds run on the device that is set up.
 
     Args:
         path: `.onnx` or `.mindir` with its description beside it, or the `.ckpt` of a training.
         config_path: for a checkpoint, the YAML file of its training; None: the config.yaml beside it.
-        device (str): where onnxruntime runs an ONNX file: "CPU", "GPU" or "Ascend".
+        batch_size (int): images at once; None: what the file takes, or a few.
+        options: of `ExportedModel`: device, key, threads.
 
     Raises:
-        UserError: a file is missing, damaged or of the wrong kind, or onnxruntime cannot use the device.
+        UserError: a file is missing, damaged or of the wrong kind, takes another number of images at once, or
+            onnxruntime cannot use the device.
     """
     path = Path(path)
     if path.suffix not in (".onnx", ".mindir", ".ckpt"):
         raise UserError(f"--model {path} is of no known kind; it takes a .onnx, .mindir or .ckpt file")
     if path.suffix == ".ckpt":
-        return _of_checkpoint(path, config_path)
+        return _of_checkpoint(path, config_path, batch_size or _BATCH_SIZE, options.get("key"))
     if config_path:
         raise UserError(f"--config goes with a .ckpt only; {path.name} has its own description beside it: leave it out")
-    card = read_card(path)
-    model = OnnxModel(path, device) if path.suffix == ".onnx" else MindirModel(path)
-    return Classifier(model, card["input"]["shape"][0], card["preprocessing"], card["labels"])
+    model = ExportedModel(path, **options)
+    fixed = model.batch_size
+    if fixed and batch_size not in (None, fixed):
+        raise UserError(
+            f"--batch_size is {batch_size} but {path.name} takes {fixed} image(s) at once; leave it out, or export "
+            f"with --batch_size {batch_size}"
+        )
+    spec = {**model.card["preprocessing"], "as_pixels": model.is_of_pixels}
+    return Classifier(model, fixed or batch_size or _BATCH_SIZE, spec, model.card["labels"], bool(fixed))
 
 
-def _of_checkpoint(path, config_path):
+def _of_checkpoint(path, config_path, batch_size, key):
+    if key is not None:
+        raise UserError(f"--key goes with an encrypted .mindir only; leave it out with {path.name}")
     beside = path.with_name("config.yaml")
     if not config_path and not beside.is_file():
         raise UserError(f"there is no {beside}; give the configuration of the training with --config")
     config = load_config(config_path or beside)
     model = CheckpointModel(path, config.model)
     spec = preprocessing(config.data, config.model.image_size, config.model.in_channels)
-    return Classifier(model, 1, spec, class_labels(config, model.meta))
-
-
-def find_images(path):
-    """Return the image file `path`, or all images in and below the folder `path`, as a sorted list.
-
-    Raises:
-        UserError: there is no such file or folder, or the folder holds no image.
-    """
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise UserError(f"there is no image or folder {path}")
-    images = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_TYPES)
-    if not images:
-        raise UserError(f"folder {path} has no image ({', '.join(IMAGE_TYPES)})")
-    return images
+    return Classifier(model, batch_size, spec, class_labels(config, model.meta), is_fixed=False)

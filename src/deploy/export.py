@@ -1,107 +1,94 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing a trained network as MindIR, ONNX or AIR; a file gets its name when it has computed what the network does."""
+"""Writing a trained network as MindIR, ONNX or AIR; a file gets its name when it has computed what the network does.
 
-import shutil
-import tempfile
+network -> folded -> with what clients want around it -> exporter -> graph cleaned and checked -> run -> described
+"""
+
+from functools import partial
 from pathlib import Path
 
 import mindspore as ms
 import numpy as np
 import onnx
-from mindspore import nn
-from mindspore.onnx import export as export_onnx
 
 from src.data.transforms import preprocessing
-from src.deploy.card import class_labels, sha256, write_card
-from src.deploy.onnx_graph import tidy
+from src.deploy.card import BATCH, INPUT, LOGITS, PROBABILITIES, class_labels, sha256, write_card
+from src.deploy.classify import softmax
+from src.deploy.fold import fold
+from src.deploy.mindir import write_mindspore
+from src.deploy.onnx_export import onnx_model, with_metadata
+from src.deploy.options import Options, check_options
+from src.deploy.proof import difference, example_images
+from src.deploy.quantize import quantize_and_judge
 from src.deploy.runtime import CheckpointModel, MindirModel, OnnxModel
-from src.errors import UserError, did_you_mean
+from src.deploy.serving import Serving
+from src.errors import UserError
 from src.training.atomic import replacing
 
-FORMATS = ("mindir", "onnx", "air")
-INPUT, OUTPUT = "image", "logits"
-# Largest difference from the network's logits, as a part of the largest of them.
-TOLERANCE = 1e-4
 
+def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
+    """Write a checkpoint as files, each with its description beside it; `Options.file_name` names them.
 
-class WrongExport(Exception):
-    """An exported file did not compute what the network computes, and was deleted."""
-
-
-class _Deployed(nn.Cell):
-    """The network, its input named as in the exported file."""
-
-    def __init__(self, network):
-        super().__init__(auto_prefix=False)
-        self.network = network
-        self.set_train(False)
-
-    def construct(self, image):
-        return self.network(image)
-
-
-def export_checkpoint(config, checkpoint, formats, batch_size=1):
-    """Write a checkpoint as `<output_dir>/<model>_<image size>_b<batch size>.<format>`, each with its description.
-
-    MindIR is run in MindSpore, ONNX in onnxruntime, on a seeded input. AIR is not run: that takes Ascend's converter.
+    MindIR is run in MindSpore, ONNX in onnxruntime, on seeded inputs. AIR is not run: that takes Ascend's converter.
 
     Args:
         config (Config): the experiment; the files go to its `output_dir`.
         checkpoint: a `.ckpt` file of its training.
         formats (list): some of `FORMATS`.
-        batch_size (int): images that a file takes at once.
+        batch_size, wishes: what `Options` takes.
 
     Returns:
-        dict: path of each file -> its largest difference from the network's logits, as a part of the largest of them;
-        None for AIR.
+        dict: path of each file -> its description. There `max_difference` is the largest difference from what the
+        network computes, as a part of the largest number in that, None for AIR; `tolerance` is what was allowed, None
+        for int8, whose accuracy is in `int8`, see `quantize_and_judge`.
 
     Raises:
-        UserError: an unknown or impossible format, or a model, checkpoint or folder that cannot be used.
-        WrongExport: the difference of a file is above `TOLERANCE`.
+        UserError: an unknown or impossible format, wishes that contradict each other, or a model, checkpoint or folder
+            that cannot be used.
+        WrongExport: a file that differs by more.
     """
-    _check(formats, batch_size, config.device.target)
+    options = Options(batch_size, **wishes)
+    check_options(formats, options, config.device.target)
     folder = _made(Path(config.output_dir))
     model = CheckpointModel(checkpoint, config.model)
+    spec = preprocessing(config.data, config.model.image_size, config.model.in_channels)
     labels = class_labels(config, model.meta)
-    size, channels = config.model.image_size, config.model.in_channels
-    images = np.random.default_rng(0).standard_normal((batch_size, channels, size, size), np.float32)
-    logits = model.logits(images)
-    if not np.isfinite(logits).all():
+    inputs, images = example_images(spec, options)
+    expected = model.logits(images)
+    if not np.isfinite(expected).all():
         raise UserError(f"checkpoint {checkpoint} gives logits that are not finite; export an earlier one")
-    differences = {}
+    if options.softmax:
+        expected = softmax(expected)
+    normalisation = spec if options.preprocess else None
+    cards = {}
     for kind in formats:
-        path = folder / f"{config.model.name}_{size}_b{batch_size}.{kind}"
-        differences[path] = _export(kind, model.network, images, logits, path)
-        # MindIR and AIR are called by position.
-        names = (INPUT, OUTPUT) if kind == "onnx" else (None, None)
-        description = {
+        path = folder / options.file_name(config.model, kind)
+        cards[path] = card = {
             "model": config.model.name,
             "format": kind,
-            "input": {"name": names[0], "shape": list(images.shape), "dtype": "float32", "layout": "NCHW"},
-            "output": {"name": names[1], "shape": list(logits.shape), "dtype": "float32"},
-            "preprocessing": preprocessing(config.data, size, channels),
+            **_ends(inputs, expected, options),
+            "preprocessing": spec,
             "labels": labels,
             "checkpoint": {"file": Path(checkpoint).name, "sha256": sha256(checkpoint)},
+            "folded": options.fold,
+            "encrypted": options.key is not None,
             "mindspore": ms.__version__,
-            "max_difference": differences[path],
+            "tolerance": options.tolerance,
+            "max_difference": None,
         }
-        write_card(path, description)
-    return differences
-
-
-def _check(formats, batch_size, target):
-    for kind in formats:
-        if kind not in FORMATS:
-            raise UserError(
-                f"--format '{kind}' is unknown; it takes some of {', '.join(FORMATS)}{did_you_mean(kind, FORMATS)}"
-            )
-    if "air" in formats and target != "Ascend":
-        raise UserError(
-            f"AIR is made by MindSpore on an Ascend device, and this is {target}; leave air out of --format, or export "
-            "there with --device_target Ascend"
-        )
-    if batch_size < 1:
-        raise UserError(f"--batch_size is {batch_size} but takes at least 1")
+        # Built again for each file: exporters leave traces.
+        network = CheckpointModel(checkpoint, config.model).network
+        serve = partial(Serving, fold(network) if options.fold else network, normalisation, options.softmax)
+        with replacing(path) as temporary:
+            if kind == "onnx":
+                runtime = _write_onnx(serve, inputs, config, options, card, temporary)
+            else:
+                write_mindspore(kind, serve(), inputs, options, temporary)
+                runtime = None if kind == "air" else MindirModel(temporary, options.key)
+            if runtime:
+                card["max_difference"] = difference(path.name, runtime, inputs, expected, options)
+        write_card(path, card)
+    return cards
 
 
 def _made(folder):
@@ -114,33 +101,21 @@ def _made(folder):
     return folder
 
 
-def _export(kind, network, images, logits, path):
-    """Write `path` and return its difference from `logits`, what the network makes of `images`."""
-    # A network exported twice to ONNX fails; around a new cell it does not.
-    cell, example = _Deployed(network), ms.Tensor(images)
-    # MindSpore exports to paths of a few ASCII characters only, and may close their folder to others.
-    with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
-        exported = f"{scratch}/network.{kind}"
-        if kind == "onnx":
-            export_onnx(cell, example, file_name=exported, input_names=[INPUT], output_names=[OUTPUT])
-            model = onnx.load(exported)
-            tidy(model)
-            onnx.save(model, temporary)
-        else:
-            ms.export(cell, example, file_name=exported, file_format=kind.upper())
-            shutil.copyfile(exported, temporary)
-        if kind == "air":
-            return None
-        runtime = OnnxModel(temporary) if kind == "onnx" else MindirModel(temporary)
-        return _difference(runtime.logits(images), logits, path)
+def _ends(inputs, expected, options):
+    """Return what a description says of a file's input and output."""
+    batch = options.batch_size or BATCH
+    layout = "NHWC" if options.preprocess else "NCHW"
+    name = PROBABILITIES if options.softmax else LOGITS
+    return {
+        "input": {"name": INPUT, "shape": [batch, *inputs.shape[1:]], "dtype": str(inputs.dtype), "layout": layout},
+        "output": {"name": name, "shape": [batch, expected.shape[1]], "dtype": options.dtype},
+    }
 
 
-def _difference(computed, logits, path):
-    difference = float(np.abs(computed - logits).max() / (np.abs(logits).max() or 1))
-    # Not `>`, which lets NaN pass.
-    if not difference <= TOLERANCE:
-        raise WrongExport(
-            f"the exported {path.name} differs from the network by {difference:.1e} of the largest logit (allowed: "
-            f"{TOLERANCE:.0e}) and was deleted; --device_target CPU rounds least"
-        )
-    return difference
+def _write_onnx(serve, inputs, config, options, card, path):
+    """Write an ONNX file and return it, ready to run; `card` learns how accurate int8 is."""
+    model = onnx_model(serve, inputs, options, card["output"]["name"])
+    if options.quantize:
+        model, card["int8"] = quantize_and_judge(model, config, card["preprocessing"], options)
+    onnx.save(with_metadata(model, card), path)
+    return OnnxModel(path)

@@ -1,83 +1,140 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking out of an ONNX graph what MindSpore's exporter leaves in it."""
+"""Taking out of an ONNX graph what exporters and converters leave in it."""
 
 import re
 
-from onnx import checker, helper, numpy_helper
+from onnx import helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 # MindSpore numbers the values it names itself; the parameters keep the names they have in the checkpoint.
-_NUMBERED = re.compile(r"\d+")
+_UNNAMED = re.compile(r"\d+|constant_\d+$")
 
 # Computed beforehand, their results would make the file larger.
-_COPYING = ("Tile", "Expand")
+_COPYING = ("Tile", "Expand", "ConstantOfShape")
 
 
 def tidy(model):
-    """Clean an exported graph in place; it computes the same.
+    """Clean a graph in place and return it; it computes the same.
 
-    Constants become initializers, each there once and only if used; nodes that compute constants from constants give
-    way to their results; nodes that no output needs are gone; nodes, and values named by MindSpore, are called by
-    their operator.
+    Nodes that compute constants from constants give way to their results; copies, and casts to the type a value has
+    already, are gone, as are nodes that no output needs and the sizes of equal parts; constants are initializers, each
+    there once and only if used; nodes, and values without a name of their own, are called by their operator.
 
     Args:
-        model (onnx.ModelProto): as `mindspore.onnx.export` wrote it.
-
-    Raises:
-        onnx.checker.ValidationError: the result is no valid model.
+        model (onnx.ModelProto): one graph, without functions and subgraphs.
     """
-    graph = model.graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    nodes = _fold(graph.node, constants, model.opset_import[0].version)
-    nodes = _needed(nodes, {output.name for output in graph.output})
-    used = {name for node in nodes for name in node.input}
-    constants = {name: array for name, array in constants.items() if name in used}
-    new_name = _merged(constants)
-    for number, node in enumerate(nodes):
-        node.name = f"{node.op_type}_{number}"
-        outputs = [name for name in node.output if _NUMBERED.match(name)]
-        for k, name in enumerate(outputs):
-            new_name[name] = node.name if len(outputs) == 1 else f"{node.name}_{k}"
-    for node in nodes:
-        node.input[:] = [new_name.get(name, name) for name in node.input]
-        node.output[:] = [new_name.get(name, name) for name in node.output]
-    constants = {new_name.get(name, name): array for name, array in constants.items()}
-    del graph.node[:], graph.initializer[:]
+    # What is known of values by their old names.
+    del model.graph.value_info[:]
+    for step in (_skip_copies, _compute_constants, _keep_needed, _split_evenly, _store_once, _call_by_operator):
+        step(model)
+    model.graph.name = "network"
+    return model
+
+
+def constants_of(graph):
+    """Return the initializers of a graph by name, as arrays."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def set_nodes(graph, nodes):
+    """Let the nodes of a graph be `nodes`."""
+    nodes = list(nodes)
+    del graph.node[:]
     graph.node.extend(nodes)
+
+
+def set_constants(graph, constants):
+    """Let the initializers of a graph be the arrays `constants`, by name."""
+    del graph.initializer[:]
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
-    graph.name = "network"
-    checker.check_model(model, full_check=True)
 
 
-def _fold(nodes, constants, opset):
-    """Return the nodes that depend on the input; what the others compute is added to `constants`."""
-    kept = []
-    for node in nodes:
-        if node.op_type == "Constant":
-            constants[node.output[0]] = numpy_helper.to_array(helper.get_node_attr_value(node, "value"))
-        elif node.op_type not in _COPYING and all(name in constants for name in node.input):
-            feeds = {name: constants[name] for name in node.input}
-            constants.update(zip(node.output, ReferenceEvaluator(node, opsets={"": opset}).run(None, feeds)))
+def rename(graph, new_names):
+    """Rename values where nodes make or take them."""
+    for node in graph.node:
+        node.input[:] = [new_names.get(name, name) for name in node.input]
+        node.output[:] = [new_names.get(name, name) for name in node.output]
+
+
+def _skip_copies(model):
+    graph = model.graph
+    inferred = shape_inference.infer_shapes(model).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*inferred.input, *inferred.value_info)}
+    kinds.update((tensor.name, tensor.data_type) for tensor in graph.initializer)
+    # A Slice along no axis takes the whole; MindSpore Lite 2.0 fails on it.
+    empty = {tensor.name for tensor in graph.initializer if 0 in tensor.dims}
+    results = {value.name for value in graph.output}
+    given = {value.name for value in (*graph.input, *graph.initializer)}
+    kept, original, result_of = [], {}, {}
+    for node in graph.node:
+        node.input[:] = [original.get(name, name) for name in node.input]
+        is_cast = node.op_type == "Cast" and helper.get_node_attr_value(node, "to") == kinds.get(node.input[0])
+        is_whole = node.op_type == "Slice" and node.input[1] in empty
+        if not (is_cast or is_whole or node.op_type == "Identity"):
+            kept.append(node)
+        elif node.output[0] not in results:
+            original[node.output[0]] = node.input[0]
+        elif node.input[0] not in given:
+            result_of[node.input[0]] = node.output[0]
         else:
             kept.append(node)
-    return kept
+    set_nodes(graph, kept)
+    rename(graph, result_of)
 
 
-def _needed(nodes, names):
-    """Return the nodes that the values of these names are computed from; `nodes` are in order of execution."""
-    kept, names = [], set(names)
-    for node in reversed(nodes):
+def _compute_constants(model):
+    constants, kept = constants_of(model.graph), []
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = numpy_helper.to_array(helper.get_node_attr_value(node, "value"))
+        elif node.op_type not in _COPYING and all(name in constants for name in node.input if name):
+            feeds = {name: constants[name] for name in node.input if name}
+            constants.update(zip(node.output, ReferenceEvaluator(node, opsets=opsets).run(None, feeds)))
+        else:
+            kept.append(node)
+    set_nodes(model.graph, kept)
+    set_constants(model.graph, constants)
+
+
+def _keep_needed(model):
+    """Keep the nodes that the outputs are computed from; they are in order of execution."""
+    kept, names = [], {output.name for output in model.graph.output}
+    for node in reversed(model.graph.node):
         if names.intersection(node.output):
             names.update(node.input)
             kept.append(node)
-    return kept[::-1]
+    set_nodes(model.graph, reversed(kept))
 
 
-def _merged(constants):
-    """Return the new name of each numbered constant, the same one for equal constants."""
-    new_name, first = {}, {}
+def _split_evenly(model):
+    """Leave out sizes of equal parts, as the operator's default, which does not depend on the number of images."""
+    for node in model.graph.node:
+        sizes = [attribute for attribute in node.attribute if attribute.name == "split"]
+        if node.op_type == "Split" and sizes and len(set(sizes[0].ints)) == 1:
+            node.attribute.remove(sizes[0])
+
+
+def _store_once(model):
+    """Drop unused constants, and give equal ones without a name of their own one name."""
+    graph = model.graph
+    used = {name for node in graph.node for name in node.input}
+    constants = {name: array for name, array in constants_of(graph).items() if name in used}
+    new_names, first = {}, {}
     for name, array in constants.items():
-        if _NUMBERED.match(name):
+        if _UNNAMED.match(name):
             same = (array.dtype.str, array.shape, array.tobytes())
-            new_name[name] = first.setdefault(same, f"constant_{len(first)}")
-    return new_name
+            new_names[name] = first.setdefault(same, f"constant_{len(first)}")
+    rename(graph, new_names)
+    set_constants(graph, {new_names.get(name, name): array for name, array in constants.items()})
+
+
+def _call_by_operator(model):
+    results = {output.name for output in model.graph.output}
+    new_names = {}
+    for number, node in enumerate(model.graph.node):
+        node.name = f"{node.op_type}_{number}"
+        for k, name in enumerate(node.output):
+            if name and name not in results:
+                new_names[name] = node.name if len(node.output) == 1 else f"{node.name}_{k}"
+    rename(model.graph, new_names)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network in three forms, each with `logits(images)`: float32 (B, C, S, S) -> float32 (B, K), both NumPy."""
+"""A network in three forms, each with `logits(images)`: NumPy arrays as the form takes and gives them."""
 
 import mindspore as ms
 import onnxruntime
@@ -10,40 +10,50 @@ from src.training.checkpoint import load_weights
 from src.training.network import build_network
 
 PROVIDERS = {"CPU": "CPUExecutionProvider", "GPU": "CUDAExecutionProvider", "Ascend": "CANNExecutionProvider"}
+# Nothing but what cannot be gone on from: its exceptions say the rest.
+_FATAL = 4
 
 
 class OnnxModel:
-    """An ONNX file in onnxruntime; B is the file's.
+    """An ONNX file in onnxruntime.
 
     Args:
-        path: an intact file.
+        path: the file.
         device (str): "CPU", "GPU" or "Ascend".
+        threads (int): of the CPU; 0: as many as there are cores.
+
+    Attributes:
+        session (onnxruntime.InferenceSession): has the names, shapes and types of what goes in and comes out.
 
     Raises:
         UserError: this onnxruntime cannot use the device.
     """
 
-    def __init__(self, path, device="CPU"):
+    def __init__(self, path, device="CPU", threads=0):
         provider = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
             raise UserError(
                 f"this onnxruntime has no {provider}; install the onnxruntime for {device}, or give --device_target CPU"
             )
-        self.session = onnxruntime.InferenceSession(str(path), providers=[provider])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
 
     def logits(self, images):
         return self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
 
 
 class MindirModel:
-    """A MindIR file in MindSpore, on the device that is set up, in graph mode; B is the file's.
+    """A MindIR file in MindSpore, on the device that is set up, in graph mode.
 
     Args:
-        path: an intact file; MindSpore can crash on others.
+        path: the file; MindSpore can crash on a damaged one.
+        key (bytes): of an encrypted one.
     """
 
-    def __init__(self, path):
-        self.graph = nn.GraphCell(ms.load(str(path)))
+    def __init__(self, path, key=None):
+        self.graph = nn.GraphCell(ms.load(str(path), **({"dec_key": key} if key else {})))
 
     def logits(self, images):
         return self.graph(ms.Tensor(images)).asnumpy()
@@ -51,6 +61,8 @@ class MindirModel:
 
 class CheckpointModel:
     """A checkpoint in the network it was trained in, on the device that is set up; compiled anew for each B.
+
+    Images are float32 (B, C, S, S), logits float32 (B, K).
 
     Args:
         path: a `.ckpt` file of a training.

@@ -9,7 +9,7 @@ from src.measure.setting import PHASES, size_text
 
 # (name in tables, name in records, digits)
 FIGURES = (("ms/img", "ms_per_image", 2), ("GB", "peak_gb", 2), ("compile s", "compile_s", 1))
-MACHINE = ("cpu", "cores", "mindspore", "numpy", "python", "onednn_max_cpu_isa")
+MACHINE = ("cpu", "cores", "mindspore", "onnxruntime", "numpy", "python", "onednn_max_cpu_isa")
 HEAD = ("model", "batch", "image", "figure", "A", "B", "B / A")
 
 

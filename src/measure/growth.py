@@ -27,10 +27,10 @@ def plot_growth(records, swept, png):
         UserError: the picture cannot be written.
     """
     figure, (image, pixel, memory) = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
-    models = list(dict.fromkeys(record["model"] for record in records))
+    models = list(dict.fromkeys(setting_of(record).name for record in records))
     for colour, model in enumerate(models):
         for phase in PHASES:
-            series = [record for record in records if record["model"] == model and phase in record]
+            series = [record for record in records if setting_of(record).name == model and phase in record]
             series.sort(key=lambda record: _place(record, swept))
             if series:
                 look = {"color": f"C{colour}", "linestyle": STYLE[phase], "marker": "o", "markersize": 4}

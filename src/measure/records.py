@@ -2,12 +2,12 @@
 """Measurements as JSON lines, one a model and setting.
 
     {"time": ..., "model": "acmix_resnet50", "options": {}, "batch_size": 8, "image_size": [224, 224],
-     "amp_level": "O0", "amp_dtype": "float16", "device_target": "CPU", "rounds": 5, "runs": 4,
+     "amp_level": "O0", "amp_dtype": "float16", "device_target": "CPU", "form": "network", "rounds": 5, "runs": 4,
      "parameters": ..., "multiply_adds": ...,
      "forward": {"ms_per_image": ..., "ms_per_image_q1": ..., "ms_per_image_q3": ..., "compile_s": ..., "peak_gb": ...},
      "train": {the same},
      "machine": {"cpu": ..., "cores": ..., "load_average": ..., "mindspore": ..., "numpy": ..., "python": ...,
-                 "onednn_max_cpu_isa": ...}}
+                 "onnxruntime": ..., "onednn_max_cpu_isa": ...}}
 
 `ms_per_image` is the median of rounds * runs runs, q1 and q3 are its quartiles; multiply-adds are of one image.
 """

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is measured: a model with its options, and the conditions it runs under."""
 
-import argparse
 import dataclasses
 import re
 
@@ -10,13 +9,20 @@ from src.errors import UserError
 from src.yaml_file import parse_yaml
 
 PHASES = ("forward", "train")
+NETWORK, UNFOLDED, FOLDED = "network", "ONNX, unfolded", "ONNX, folded"
+# Runtime: the forms in which it runs a model.
+FORMS = {"mindspore": (NETWORK,), "onnxruntime": (UNFOLDED, FOLDED)}
+PHASES_OF = {"mindspore": PHASES, "onnxruntime": PHASES[:1]}
 SWEPT = ("image_size", "batch_size")
 DEVICE_RULES = {field.name: field.metadata["rule"] for field in dataclasses.fields(DeviceConfig)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """`image_size` is (height, width) in pixels, `options` are further arguments of `create_model`."""
+    """`image_size` is (height, width) in pixels, `options` are further arguments of `create_model`.
+
+    `form` is what runs: the network in MindSpore, or an exported file in onnxruntime, on CPU in float32.
+    """
 
     model: str
     options: dict
@@ -25,6 +31,7 @@ class Setting:
     amp_level: str
     amp_dtype: str
     device_target: str
+    form: str = NETWORK
 
     @property
     def device(self):
@@ -37,16 +44,14 @@ class Setting:
 
     @property
     def label(self):
-        """The model as tables and legends name it."""
+        """Model, form and options as tables name them."""
         options = ", ".join(f"{name}={value}" for name, value in self.options.items())
-        return f"{self.model} ({options})" if options else self.model
+        return f"{self.name} ({options})" if options else self.name
 
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line too."""
-
-    def error(self, message):
-        raise UserError(message)
+    @property
+    def name(self):
+        """Model and form as legends name them."""
+        return self.model if self.form == NETWORK else f"{self.model}, {self.form}"
 
 
 def add_setting_arguments(parser, batch_size):

@@ -7,11 +7,14 @@ The peak memory of a process is then that of its model, and what else the machin
 import dataclasses
 import multiprocessing
 import statistics
+import tempfile
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
+from itertools import zip_longest
 
 from src.errors import UserError
 from src.measure.machine import machine
+from src.measure.setting import NETWORK
 
 
 def measure(settings, phases, rounds, runs):
@@ -35,21 +38,25 @@ def measure(settings, phases, rounds, runs):
         {"time": now, **dataclasses.asdict(setting), "rounds": rounds, "runs": runs, "machine": dict(here)}
         for setting in settings
     ]
-    # In processes of their own too: counting takes memory.
-    with _workers(settings) as workers:
-        for record, worker in zip(records, workers):
-            record["parameters"], record["multiply_adds"] = worker.ask("sizes")
-            record["machine"] |= worker.ask("versions")
-    for phase in phases:
+    with tempfile.TemporaryDirectory() as folder:
+        files = [None if setting.form == NETWORK else f"{folder}/{i}.onnx" for i, setting in enumerate(settings)]
+        # In processes of their own too: counting and exporting take memory.
         with _workers(settings) as workers:
-            compile_s = [worker.ask("compile", phase, rounds * runs) for worker in workers]
-            times = [[] for _ in workers]
-            for _ in range(rounds):
-                for worker, series in zip(workers, times):
-                    series += worker.ask("times", runs)
-            for record, worker, series, seconds in zip(records, workers, times, compile_s):
-                figures = {"compile_s": seconds, "peak_gb": worker.ask("peak_gb")}
-                record[phase] = per_image(series, record["batch_size"]) | figures
+            for record, worker, file in zip(records, workers, files):
+                record["parameters"], record["multiply_adds"] = worker.ask("sizes")
+                record["machine"] |= worker.ask("versions")
+                if file:
+                    worker.ask("export", file)
+        for phase in phases:
+            with _workers(settings, files) as workers:
+                compile_s = [worker.ask("compile", phase, rounds * runs) for worker in workers]
+                times = [[] for _ in workers]
+                for _ in range(rounds):
+                    for worker, series in zip(workers, times):
+                        series += worker.ask("times", runs)
+                for record, worker, series, seconds in zip(records, workers, times, compile_s):
+                    figures = {"compile_s": seconds, "peak_gb": worker.ask("peak_gb")}
+                    record[phase] = per_image(series, record["batch_size"]) | figures
     return records
 
 
@@ -61,20 +68,20 @@ def per_image(series, batch_size):
 
 
 @contextmanager
-def _workers(settings):
-    """Yield a process for each setting; they end with the block."""
+def _workers(settings, files=()):
+    """Yield a process for each setting, which runs the file of the same place, if any; they end with the block."""
     with ExitStack() as stack:
-        yield [stack.enter_context(_Worker(setting)) for setting in settings]
+        yield [stack.enter_context(_Worker(*pair)) for pair in zip_longest(settings, files)]
 
 
 class _Worker:
-    """A process that holds a `Workload` and answers its methods."""
+    """A process that holds a `Workload`, or with a file a `FileWorkload`, and answers its methods."""
 
-    def __init__(self, setting):
+    def __init__(self, setting, file):
         self.model = setting.model
         context = multiprocessing.get_context("spawn")
         self.pipe, far_end = context.Pipe()
-        self.process = context.Process(target=_serve, args=(far_end, setting), daemon=True)
+        self.process = context.Process(target=_serve, args=(far_end, setting, file), daemon=True)
         self.process.start()
         far_end.close()
 
@@ -96,17 +103,10 @@ class _Worker:
         return value
 
 
-def _serve(pipe, setting):
+def _serve(pipe, setting, file):
     """In the worker's process: answer (None, value), or (message, None) for what the user can mend."""
     try:
-        # Here, not in the parent, MindSpore is loaded; src.device has to be the first to load it.
-        from src.device import setup_device
-
-        setup_device(setting.device)
-
-        from src.measure.workload import Workload
-
-        workload = Workload(setting)
+        workload = _of_file(setting, file) if file else _of_network(setting)
         while True:
             method, arguments = pipe.recv()
             pipe.send((None, getattr(workload, method)(*arguments)))
@@ -115,3 +115,21 @@ def _serve(pipe, setting):
     except ValueError as error:
         # MindSpore appends pages about the place in the graph.
         pipe.send((f"{setting.model}: {str(error).strip().splitlines()[0]}", None))
+
+
+def _of_network(setting):
+    # Here, not in the parent, MindSpore is loaded; src.device has to be the first to load it.
+    from src.device import setup_device
+
+    setup_device(setting.device)
+
+    from src.measure.workload import Workload
+
+    return Workload(setting)
+
+
+def _of_file(setting, file):
+    # Without MindSpore, whose memory is none of the file's.
+    from src.measure.file_workload import FileWorkload
+
+    return FileWorkload(setting, file)

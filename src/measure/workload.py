@@ -7,9 +7,18 @@ import time
 
 import mindspore as ms
 import numpy as np
+import onnx
+import onnxruntime
 
 from src.config import ModelConfig, OptimizerConfig
+from src.deploy.card import LOGITS
+from src.deploy.fold import fold
+from src.deploy.onnx_export import onnx_model
+from src.deploy.options import Options
+from src.deploy.serving import Serving
 from src.device import World
+from src.measure.setting import FOLDED
+from src.measure.settled import settle
 from src.models.complexity import count_multiply_adds, count_parameters
 from src.training.memory import peak_memory_gb
 from src.training.network import build_network
@@ -44,6 +53,13 @@ class Workload:
         """Return the parameters, and the multiply-adds of one image."""
         network = self.network.set_train(False)
         return count_parameters(network), count_multiply_adds(network, (1, *self.shape[1:]))
+
+    def export(self, path):
+        """Write the network as an ONNX file, folded if the setting says so, as `export.py` makes it."""
+        settle(self.network, self.shape)
+        network = fold(self.network) if self.setting.form == FOLDED else self.network
+        images = np.zeros(self.shape, np.float32)
+        onnx.save(onnx_model(lambda: Serving(network), images, Options(self.setting.batch_size), LOGITS), path)
 
     def compile(self, phase, runs):
         """Make the graph of a phase and warm it up; return the seconds that compiling and the first run took.
@@ -94,6 +110,7 @@ class Workload:
         """Return what the figures depend on besides the machine."""
         return {
             "mindspore": ms.__version__,
+            "onnxruntime": onnxruntime.__version__,
             "numpy": np.__version__,
             "python": platform.python_version(),
             "onednn_max_cpu_isa": os.environ["ONEDNN_MAX_CPU_ISA"],

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "card.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "error.h"
+
+namespace {
+void Check(bool right, const std::string &what) {
+  if (!right) {
+    throw Error(what);
+  }
+}
+
+Card Parse(const nlohmann::json &json) {
+  const auto &spec = json.at("preprocessing");
+  Card card;
+  spec.at("image_size").get_to(card.image_size);
+  spec.at("resize").get_to(card.resize);
+  spec.at("in_channels").get_to(card.channels);
+  spec.at("mean").get_to(card.mean);
+  spec.at("std").get_to(card.std);
+  const auto interpolation = spec.at("interpolation").get<std::string>();
+  card.bicubic = interpolation == "bicubic";
+  card.takes_pixels = json.at("input").at("dtype") == "uint8";
+  card.gives_probabilities = json.at("output").at("name") == "probabilities";
+  json.at("labels").get_to(card.labels);
+
+  Check(card.bicubic || interpolation == "bilinear", "interpolation is '" + interpolation + "'");
+  Check(card.channels == 1 || card.channels == 3, "in_channels is " + std::to_string(card.channels));
+  Check(card.image_size >= 1 && card.resize >= card.image_size, "resize is smaller than image_size, or that than 1");
+  const auto channels = static_cast<size_t>(card.channels);
+  Check(card.mean.size() == channels && card.std.size() == channels, "mean and std are not one for each channel");
+  Check(!card.labels.empty(), "labels are missing");
+  return card;
+}
+}  // namespace
+
+Card Card::Read(const std::string &path) {
+  std::ifstream file(path);
+  if (!file) {
+    throw Error("cannot read card " + path + ", the .json that was exported with the model");
+  }
+  try {
+    return Parse(nlohmann::json::parse(file));
+  } catch (const nlohmann::json::exception &error) {
+    throw Error("card " + path + " cannot be used (" + error.what() + "); export again");
+  } catch (const Error &error) {
+    throw Error("card " + path + ": " + error.what() + "; mend it, or export again");
+  }
+}
+
+size_t Card::ImageBytes() const {
+  const auto values = static_cast<size_t>(image_size) * image_size * channels;
+  return values * (takes_pixels ? sizeof(uint8_t) : sizeof(float));
+}

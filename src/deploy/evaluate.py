@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Top-1, top-5 and loss of an exported file, on the images and by the measure by which its checkpoint is judged."""
+
+import dataclasses
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from src.data.dataset import create_dataset
+from src.data.image_folder import check_image_folder, list_split
+from src.data.transforms import preprocessing
+from src.deploy.exported import ExportedModel
+from src.errors import UserError
+from src.training.evaluate import EvaluationStep, evaluate_timed
+
+
+class _ExportedStep:
+    """Stands in for the `EvaluationStep` of a network: judges the logits of an `ExportedModel` by one."""
+
+    def __init__(self, model):
+        self.model, self.judge = model, EvaluationStep(nn.Identity())
+
+    def set_train(self, mode):
+        self.judge.set_train(mode)
+
+    def compile(self, image, label):
+        # MindSpore does it at the first call.
+        self(image, label)
+
+    def __call__(self, image, label):
+        return self.judge(ms.Tensor(self.model.logits(image.asnumpy())), label)
+
+
+def evaluate_exported(config, path, world, key=None):
+    """Evaluate an exported file on the evaluation images of a `Config`, in batches as the file takes them.
+
+    Args:
+        path: `.onnx` or `.mindir`, its description beside it.
+        key (bytes): of an encrypted MindIR.
+
+    Returns:
+        tuple: as `src.training.evaluate.evaluate_checkpoint`.
+
+    Raises:
+        UserError: the data or the file cannot be used, or the file was made for other classes or other images.
+    """
+    model = ExportedModel(path, config.device.target, key)
+    card = model.card
+    spec = card["preprocessing"]
+    _check_classes(config.data, card["labels"], path)
+    wanted = preprocessing(config.data, config.model.image_size, config.model.in_channels)
+    for name, value in wanted.items():
+        if spec[name] != value:
+            raise UserError(
+                f"model {path} was exported for images of {name} {spec[name]} but --config has {value}; give the "
+                "configuration it was exported with, or export again"
+            )
+    data = dataclasses.replace(config.data, batch_size=model.batch_size or config.data.batch_size)
+    images = create_dataset(
+        data,
+        spec["image_size"],
+        spec["in_channels"],
+        "val",
+        world.rank,
+        world.size,
+        as_pixels=model.is_of_pixels,
+    )
+    batch = np.zeros((data.batch_size, *card["input"]["shape"][1:]), np.uint8 if model.is_of_pixels else np.float32)
+    return evaluate_timed(_ExportedStep(model), images, batch, world)
+
+
+def _check_classes(data, labels, path):
+    """Refuse other classes than those of the evaluation images, by the names of folders or by readable ones."""
+    readable = check_image_folder(data, len(labels), ("val",))
+    folders = list_split(data, "val").classes
+    # Without names, classes were numbered.
+    if labels in (readable, folders, [str(number) for number in range(len(labels))]):
+        return
+    number, label, name = next((k, *pair) for k, pair in enumerate(zip(labels, readable)) if pair[0] != pair[1])
+    raise UserError(
+        f"model {path} calls class {number} '{label}' and the evaluation images of {data.data_dir} call it '{name}'; "
+        "give the folder of the classes it was trained on"
+    )

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exported file used as its description says, whatever of the whole function is in it; never trusted."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+
+from src.deploy.card import read_card
+from src.deploy.runtime import MindirModel, OnnxModel
+from src.errors import UserError
+
+_ONNX_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
+
+
+class ExportedModel:
+    """A `.onnx` or `.mindir` file with its description beside it.
+
+    Args:
+        path: the file.
+        device (str): where onnxruntime runs it; MindSpore's kind runs on the device that is set up.
+        key (bytes): of an encrypted MindIR.
+        threads (int): of onnxruntime on the CPU; 0: as many as there are cores.
+
+    Attributes:
+        card (dict): the description.
+        batch_size (int | None): images it takes at once; None: any number.
+        is_of_pixels (bool): normalisation is in the file.
+
+    Raises:
+        UserError: a file is missing, damaged, not what the description says or of the wrong kind, a key is missing or
+            wrong, or onnxruntime cannot use the device.
+    """
+
+    def __init__(self, path, device="CPU", key=None, threads=0):
+        self.path = path = Path(path)
+        if path.suffix not in (".onnx", ".mindir"):
+            raise UserError(f"--model {path} is of no known kind; it takes a .onnx or .mindir file")
+        # A pipe would be waited for without an end.
+        if path.exists() and not path.is_file():
+            raise UserError(f"model {path} is no file; give the path of a .onnx or .mindir file")
+        self.card = read_card(path)
+        self._check_key(key)
+        with self._failing_in_one_line("cannot be loaded" if key is None else "cannot be opened with this --key"):
+            self._model = OnnxModel(path, device, threads) if path.suffix == ".onnx" else MindirModel(path, key)
+            if path.suffix == ".onnx":
+                self._check_signature(self._model.session)
+        images = self.card["input"]
+        self.batch_size = images["shape"][0] if isinstance(images["shape"][0], int) else None
+        self.is_of_pixels = images["dtype"] == "uint8"
+
+    def logits(self, images):
+        """Return float32 (B, K): logits, or the logarithms of the probabilities that the file gives, which do as well.
+
+        Args:
+            images: as `src.data.transforms.eval_transform` prepares them: float32 (B, C, S, S), or, where the file
+                `is_of_pixels`, uint8 (B, S, S, C).
+
+        Raises:
+            UserError: the file is not what its description says.
+        """
+        expected = self.card["output"]
+        with self._failing_in_one_line("cannot be run"):
+            result = self._model.logits(images.astype(self.card["input"]["dtype"], copy=False))
+        shape = [len(images), expected["shape"][1]]
+        if [*result.shape] != shape or result.dtype != expected["dtype"]:
+            raise self._contradiction("output", [*result.shape], result.dtype, shape, expected["dtype"])
+        result = result.astype(np.float32)
+        if not np.isfinite(result).all():
+            raise UserError(f"model {self.path} gives {expected['name'] or 'logits'} that are not finite; export again")
+        if expected["name"] == "probabilities":
+            return np.log(np.maximum(result, np.finfo(np.float32).tiny))
+        return result
+
+    def _check_key(self, key):
+        is_encrypted = bool(self.card.get("encrypted"))
+        if is_encrypted and key is None:
+            raise UserError(f"model {self.path} is encrypted; give its key: --key KEY or --key @FILE")
+        if key is not None and not is_encrypted:
+            raise UserError(f"model {self.path} is not encrypted; leave --key out")
+
+    def _check_signature(self, session):
+        """Compare what goes into and comes out of an ONNX file with the description."""
+        for what, values in (("input", session.get_inputs()), ("output", session.get_outputs())):
+            expected = self.card[what]
+            if [value.name for value in values] != [expected["name"]]:
+                raise UserError(
+                    f"model {self.path} has the {what}s {[value.name for value in values]}, but {self.path.name}.json "
+                    f"says {expected['name']}; export again"
+                )
+            kind, shape = _ONNX_TYPES.get(values[0].type, values[0].type), values[0].shape
+            if [shape, kind] != [expected["shape"], expected["dtype"]]:
+                raise self._contradiction(what, shape, kind, expected["shape"], expected["dtype"])
+
+    def _contradiction(self, what, shape, kind, expected_shape, expected_kind):
+        return UserError(
+            f"model {self.path} has an {what} of {kind} {shape}, but {self.path.name}.json says {expected_kind} "
+            f"{expected_shape}; export again"
+        )
+
+    @contextlib.contextmanager
+    def _failing_in_one_line(self, how):
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # a library can raise anything on a file that is not what it seems
+            lines = [line for line in str(error).splitlines() if any(map(str.isalnum, line))]
+            reason = (lines or [type(error).__name__])[0].strip(" -.")
+            raise UserError(f"model {self.path} {how} ({reason[:200]}); export again") from error

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a network to an ONNX model: MindSpore's exporter, and what the model goes through afterwards."""
+
+import json
+import tempfile
+
+import mindspore as ms
+import numpy as np
+import onnx
+from mindspore.onnx import export
+from onnx import checker, helper, shape_inference, version_converter
+
+from src.deploy.card import BATCH, INPUT
+from src.deploy.onnx_batch import open_batch
+from src.deploy.onnx_float16 import to_float16
+from src.deploy.onnx_for_lite import suit_lite
+from src.deploy.onnx_graph import tidy
+from src.deploy.onnx_operators import name_operators
+from src.errors import UserError
+
+# Numbers of images of the two exports that make a model for any number. One image would allow simplifications.
+_TWO_BATCHES = (2, 3)
+
+
+def onnx_model(serve, images, options, output):
+    """Return the ONNX model of a network, checked for validity and not yet run.
+
+    Args:
+        serve: without arguments, returns a new `Serving` of the network; exporting one twice fails.
+        images (numpy array): what it takes, as many as the file shall take, or 3 where it takes any number.
+        options (Options): of the file.
+        output (str): name of the result.
+
+    Raises:
+        UserError: the graph cannot be made to take any number of images.
+        onnx.checker.ValidationError, onnx.shape_inference.InferenceError: the result is no valid model.
+    """
+    if images.dtype == np.float16:
+        images = images.astype(np.float32)
+    sizes = [options.batch_size] if options.batch_size else _TWO_BATCHES
+    # All while shapes are known: later, converters add nodes that find them out.
+    models = [_renewed(tidy(_exported(serve(), images[:size], output)), options.onnx_opset) for size in sizes]
+    try:
+        model = models[0] if options.batch_size else tidy(open_batch(*models, BATCH))
+    except ValueError as error:
+        raise UserError(f"--dynamic_batch does not work with this network ({error}); give a --batch_size") from error
+    if options.dtype == "float16":
+        model = to_float16(model)
+    return checked(model)
+
+
+def _exported(cell, images, output):
+    # MindSpore exports to paths of a few ASCII characters only, and closes their folder to others.
+    with tempfile.TemporaryDirectory() as scratch:
+        path = f"{scratch}/network.onnx"
+        export(cell, ms.Tensor(images), file_name=path, input_names=[INPUT], output_names=[output])
+        return onnx.load(path)
+
+
+def _renewed(model, opset):
+    return tidy(suit_lite(name_operators(tidy(version_converter.convert_version(model, opset)))))
+
+
+def checked(model):
+    """Return a model that is valid and whose shapes agree from the input to the output."""
+    checker.check_model(model, full_check=True)
+    shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    return model
+
+
+def with_metadata(model, description):
+    """Put what a user of a model needs to know into it, in place, and return it.
+
+    Args:
+        model (onnx.ModelProto): any.
+        description (dict): what is written beside the file, see `src.deploy.card`.
+    """
+    preprocessing = description["preprocessing"]
+    helper.set_model_props(
+        model,
+        {
+            "model": description["model"],
+            "labels": json.dumps(description["labels"], ensure_ascii=False),
+            "mean": json.dumps(preprocessing["mean"]),
+            "std": json.dumps(preprocessing["std"]),
+            "preprocessing": json.dumps(preprocessing),
+            "version": f"MindSpore {description['mindspore']}",
+            "checkpoint_sha256": description["checkpoint"]["sha256"],
+        },
+    )
+    return model

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy against multiply-adds and against measured time: ACmix and plain models of a family (paper, section 5.1)."""
+
+import re
+from dataclasses import replace
+from statistics import mean
+
+from src.models import list_models
+from src.study.picture import save, subplots
+from src.study.report import accuracy_text, gain_text, time_text
+from src.study.runs import Variant
+
+IS_TIMED = True
+AXES = {"multiply_adds": "multiply-adds (M)", "forward": "forward pass (ms an image)", "train": "step (ms an image)"}
+
+
+def variants(config):
+    """Return the models of the family that the model of a `Config` belongs to, each plain one before its ACmix.
+
+    The members of a family are its depths, so that `model.options.depths` is left out; the other options hold for all.
+    """
+    family = re.match(r"(?:acmix_|sasa_)?([a-z]+)", config.model.name)[1]
+    options = {name: value for name, value in config.model.options.items() if name != "depths"}
+    plain = [name for name in list_models(f"{family}*") if list_models(f"acmix_{name}")]
+    names = [prefix + name for name in plain for prefix in ("", "acmix_")]
+    return [Variant(name, name, replace(config.model, name=name, options=options)) for name in names]
+
+
+def table(rows):
+    """Return (head, rows) of text."""
+    head = ("model", "parameters, M", "multiply-adds, M", "top-1, %", "forward, ms/img", "training step, ms/img")
+    return head, [
+        (
+            row["label"],
+            f"{row['parameters'] / 1e6:.3f}",
+            f"{row['multiply_adds'] / 1e6:.1f}",
+            accuracy_text(row),
+            *(time_text(row, phase) for phase in ("forward", "train")),
+        )
+        for row in rows
+    ]
+
+
+def draw(rows, setting, png):
+    """Draw accuracy over each of the three costs; of times also the quartiles of the runs."""
+    figure, panels = subplots(3)
+    for axes, (cost, label) in zip(panels, AXES.items()):
+        for kind, colour, offset in (("plain", "C1", (6, -12)), ("ACmix", "C0", (-6, 6))):
+            series = [row for row in rows if row["label"].startswith("acmix_") == (kind == "ACmix")]
+            _draw(axes, series, cost, {"color": colour}, kind, offset)
+        axes.set(xlabel=label, ylabel="top-1 (%), mean ± standard deviation")
+        axes.set_xlim(0, 1.15 * max(cost_of(row, cost, "_q3") for row in rows))
+        axes.margins(y=0.12)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    panels[0].set_title("Accuracy and arithmetic")
+    panels[1].set_title("Accuracy and time, inference; bars: quartiles")
+    panels[2].set_title("Accuracy and time, training; bars: quartiles")
+    save(figure, title(rows), setting, png)
+
+
+def _draw(axes, series, cost, colour, label, offset):
+    low, at, high = ([cost_of(row, cost, quartile) for row in series] for quartile in ("_q1", "", "_q3"))
+    quartiles = [[x - q for x, q in zip(at, low)], [q - x for x, q in zip(at, high)]]
+    means = [row["top1_mean"] for row in series]
+    spreads = [row["top1_spread"] or 0 for row in series]
+    axes.errorbar(at, means, spreads, quartiles, marker="o", markersize=5, capsize=3, label=label, **colour)
+    for row, x, y in zip(series, at, means):
+        size = row["label"].removeprefix("acmix_")
+        side = "left" if offset[0] > 0 else "right"
+        axes.annotate(size, (x, y), xytext=offset, textcoords="offset points", fontsize=8, ha=side, **colour)
+
+
+def cost_of(row, cost, quartile=""):
+    """Return a key of `AXES` in its unit; of a time also the first or third `quartile`, "_q1" or "_q3"."""
+    return row[cost] / 1e6 if cost == "multiply_adds" else row[cost][f"ms_per_image{quartile}"]
+
+
+def title(rows):
+    """Say what is seen: ACmix beside its plain counterparts, the mean over the sizes."""
+    named = {row["label"]: row for row in rows}
+    pairs = [(named[f"acmix_{name}"], named[name]) for name in named if f"acmix_{name}" in named]
+    arithmetic, time = (
+        mean(cost_of(acmix, cost) / cost_of(plain, cost) for acmix, plain in pairs)
+        for cost in ("multiply_adds", "forward")
+    )
+    return (
+        f"ACmix over its plain models, mean of the sizes: top-1 {gain_text(pairs)}, multiply-adds {arithmetic:.2f}x, "
+        f"forward time {time:.2f}x"
+    )

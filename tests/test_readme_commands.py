@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands of the README that a CPU and the digits are enough for, run as printed, in the order of the page."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from shell import ROOT, settings
+from test_readme import ENGLISH, commands
+
+# What a command with such a word takes, and why it is not run here.
+ELSEWHERE = {
+    r"/path/to/|data/imagenet|data/cifar|--train_dir|\.pth|^pip |output_dir O": "files that only a user has",
+    r"_ascend|_gpu|run_infer_(310|cpp|lite)|--device_target (GPU|Ascend)": "a device, or MindSpore Lite",
+    r"run_tests\.sh|^source ": "runs these tests, or is of the shell alone",
+    r"benchmark|profile_model|reproduce": "takes many minutes; what it does has tests of its own",
+}
+
+
+def runs_here(command):
+    return not any(re.search(words, command) for words in ELSEWHERE)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of the project with a quick start of one epoch."""
+    folder = tmp_path_factory.mktemp("clone") / "acmix"
+    left = shutil.ignore_patterns(".*", "data", "outputs", "logs", "tests", "docs", "__pycache__", "rank_*")
+    shutil.copytree(ROOT, folder, ignore=left)
+    # Only what comes without `source .venv/bin/activate`; `src/data` goes with "data" above.
+    shutil.copytree(ROOT / "src", folder / "src", dirs_exist_ok=True)
+    recipe = folder / "config" / "recipe" / "digits.yaml"
+    text = recipe.read_text()
+    assert "epochs: 6\n" in text
+    recipe.write_text(text.replace("epochs: 6\n", "epochs: 2\n"))
+    return folder
+
+
+@pytest.mark.parametrize("command", [line for line in commands(ENGLISH) if runs_here(line)])
+def test_command_runs(command, clone):
+    """Protects whoever types a command of the README: it ends well and leaves what the page says."""
+    bin = Path(sys.executable).parent
+    environment = settings(ACMIX_PYTHON=sys.executable, PATH=f"{bin}:{os.environ['PATH']}")
+    done = subprocess.run(["bash", "-c", command], cwd=clone, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for written in re.findall(r"--output (\S+)", command):
+        assert (clone / written).stat().st_size > 0
+
+
+def test_quick_start_has_learned(clone):
+    """Protects the quick start: minutes of training tell digits apart (chance is 10 %), and all its files are there."""
+    run = clone / "outputs" / "acmix_resnet_digits"
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    assert losses[-1] < 0.7 * losses[0]
+    assert max(line["top1"] for line in lines if line["kind"] == "eval") > 60
+    names = ("best.ckpt", "last.ckpt", "curves.png", "config.yaml")
+    assert all((run / name).is_file() for name in (*names, "acmix_resnet26_32_b1.onnx", "acmix_resnet26_32_b1.mindir"))
