@@ -46,6 +46,6 @@ class Evil:
 def infer(*words, cwd):
     """Run `infer.py`; return its exit code, standard output, and the lines of standard error."""
     command = [sys.executable, ROOT / "infer.py", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=cwd, timeout=120)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout, done.stderr.splitlines()

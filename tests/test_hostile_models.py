@@ -207,7 +207,7 @@ def test_a_mindir_that_crashes_mindspore(mindir, tmp_path):
 
 
 def test_damaged_mindir(mindir, tmp_path):
-    """Bytes changed at random are refused, or run: both without a word from MindSpore itself.
+    """Bytes changed at random are refused, or run, or crash the child that opens them; none hangs or raises.
 
     One process opens many, each in a child of its own, because MindSpore may crash on any.
     """
@@ -222,7 +222,9 @@ def test_damaged_mindir(mindir, tmp_path):
 
     write()
     program = ROOT / "tests" / "open_each.py"
-    done = subprocess.run([sys.executable, program, *paths], capture_output=True, text=True, cwd=tmp_path, timeout=200)
+    command = [sys.executable, program, *paths]
+    # MindSpore's messages can hold parts of the file.
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=tmp_path, timeout=200)
     ends = done.stdout.split()
     assert len(ends) == len(paths) and set(ends) <= {"ran", "refused", "crashed"} and "refused" in ends, done.stderr
 

@@ -13,6 +13,8 @@ import pytest
 from shell import ROOT, settings
 from test_readme import ENGLISH, commands
 
+from src.data.digits import write_digits
+
 # What a command with such a word takes, and why it is not run here.
 ELSEWHERE = {
     r"/path/to/|data/imagenet|data/cifar|--train_dir|\.pth|^pip |output_dir O": "files that only a user has",
@@ -26,18 +28,27 @@ def runs_here(command):
     return not any(re.search(words, command) for words in ELSEWHERE)
 
 
+def shrink(path, text, less):
+    whole = path.read_text()
+    assert text in whole
+    path.write_text(whole.replace(text, less))
+
+
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """A copy of the project with a quick start of one epoch."""
+    """A copy of the project whose quick start has a smaller network, fewer epochs and fewer digits."""
     folder = tmp_path_factory.mktemp("clone") / "acmix"
     left = shutil.ignore_patterns(".*", "data", "outputs", "logs", "tests", "docs", "__pycache__", "rank_*")
     shutil.copytree(ROOT, folder, ignore=left)
     # Only what comes without `source .venv/bin/activate`; `src/data` goes with "data" above.
     shutil.copytree(ROOT / "src", folder / "src", dirs_exist_ok=True)
-    recipe = folder / "config" / "recipe" / "digits.yaml"
-    text = recipe.read_text()
-    assert "epochs: 6\n" in text
-    recipe.write_text(text.replace("epochs: 6\n", "epochs: 2\n"))
+    shrink(folder / "config" / "recipe" / "digits.yaml", "epochs: 6\n", "epochs: 3\n")
+    shrink(folder / "config" / "recipe" / "digits.yaml", "batch_size: 32\n", "batch_size: 16\n")
+    shrink(folder / "config" / "acmix_resnet_digits.yaml", "    width: 16 ", "    depths: [1, 1, 1, 1]\n    width: 8 ")
+    write_digits(folder / "data" / "digits")
+    for kind in (folder / "data" / "digits" / "train").iterdir():
+        for image in sorted(kind.iterdir())[60:]:
+            image.unlink()
     return folder
 
 
@@ -57,7 +68,7 @@ def test_quick_start_has_learned(clone):
     run = clone / "outputs" / "acmix_resnet_digits"
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
-    assert losses[-1] < 0.7 * losses[0]
-    assert max(line["top1"] for line in lines if line["kind"] == "eval") > 60
+    assert losses[-1] < 0.8 * losses[0]
+    assert max(line["top1"] for line in lines if line["kind"] == "eval") > 40
     names = ("best.ckpt", "last.ckpt", "curves.png", "config.yaml")
     assert all((run / name).is_file() for name in (*names, "acmix_resnet26_32_b1.onnx", "acmix_resnet26_32_b1.mindir"))
