@@ -7,7 +7,7 @@ from statistics import mean
 
 from src.models import list_models
 from src.study.picture import save, subplots
-from src.study.report import accuracy_text, gain_text, time_text
+from src.study.report import COSTS, cost_texts, gain_text
 from src.study.runs import Variant
 
 IS_TIMED = True
@@ -28,17 +28,8 @@ def variants(config):
 
 def table(rows):
     """Return (head, rows) of text."""
-    head = ("model", "parameters, M", "multiply-adds, M", "top-1, %", "forward, ms/img", "training step, ms/img")
-    return head, [
-        (
-            row["label"],
-            f"{row['parameters'] / 1e6:.3f}",
-            f"{row['multiply_adds'] / 1e6:.1f}",
-            accuracy_text(row),
-            *(time_text(row, phase) for phase in ("forward", "train")),
-        )
-        for row in rows
-    ]
+    head = ("model", "parameters, M", *COSTS)
+    return head, [(row["label"], f"{row['parameters'] / 1e6:.3f}", *cost_texts(row)) for row in rows]
 
 
 def draw(rows, setting, png):

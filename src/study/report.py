@@ -11,6 +11,8 @@ from src.measure.machine import machine
 from src.training.atomic import replacing
 
 PACKAGES = ("mindspore", "numpy", "matplotlib")
+# What `cost_texts` gives, as heads of columns.
+COSTS = ("multiply-adds, M", "top-1, %", "forward, ms/img", "training step, ms/img")
 
 
 def row_of(variant, size, results, record):
@@ -60,6 +62,15 @@ def time_text(row, phase):
     """Return "1.51 (1.49-1.60)", median and quartiles, of a phase."""
     middle, low, high = (row[phase][f"ms_per_image{quartile}"] for quartile in ("", "_q1", "_q3"))
     return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def cost_texts(row):
+    """Return the texts of a row that was timed, under the heads `COSTS`."""
+    return (
+        f"{row['multiply_adds'] / 1e6:.1f}",
+        accuracy_text(row),
+        *(time_text(row, phase) for phase in ("forward", "train")),
+    )
 
 
 def conditions(config, seeds):

@@ -7,7 +7,7 @@ from mindspore.common.initializer import HeUniform, initializer
 
 from src.ops.shift import ShiftSum
 from src.study.picture import draw_accuracy, draw_times, save, subplots
-from src.study.report import accuracy_text, gain_text, time_text
+from src.study.report import COSTS, cost_texts, gain_text
 from src.study.runs import Variant, built_with, with_options
 
 IS_TIMED = True
@@ -32,17 +32,8 @@ def variants(config):
 
 def table(rows):
     """Return (head, rows) of text."""
-    head = ("shift", "parameters, k", "multiply-adds, M", "top-1, %", "forward, ms/img", "training step, ms/img")
-    return head, [
-        (
-            row["label"],
-            f"{row['parameters'] / 1e3:.1f}",
-            f"{row['multiply_adds'] / 1e6:.1f}",
-            accuracy_text(row),
-            *(time_text(row, phase) for phase in ("forward", "train")),
-        )
-        for row in rows
-    ]
+    head = ("shift", "parameters, k", *COSTS)
+    return head, [(row["label"], f"{row['parameters'] / 1e3:.1f}", *cost_texts(row)) for row in rows]
 
 
 def draw(rows, setting, png):
