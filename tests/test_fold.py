@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from mindspore import Tensor, nn
 
+from src.deploy import fold_attention
 from src.deploy.fold import fold
 from src.deploy.fold_mix import joined
 from src.deploy.fold_norms import Affine, folded
@@ -87,8 +88,12 @@ def test_every_model_is_of_a_tested_family():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_folded_network(name):
-    """Compiled, exported and run elsewhere: equal logits; no norm before ReLU is left but SAN's; the rest unharmed."""
+def test_folded_network(name, monkeypatch):
+    """Compiled, exported and run elsewhere: equal logits; no norm before ReLU is left but SAN's; the rest unharmed.
+
+    Of the sliding windows the first are cut into portions, as those of large maps are, the last are not.
+    """
+    monkeypatch.setattr(fold_attention, "LOGITS", 100_000)
     network = build(name)
     logits = network(Tensor(images(name))).asnumpy()
     model = exported(fold(network), name)
@@ -107,8 +112,12 @@ def test_folded_network(name):
     ("paths", "shift"),
     [("attention", "learnable"), *itertools.product(["both", "convolution"], ["fixed", "slice"])],
 )
-def test_variants(name, paths, shift):
-    """Every path and every kind of shift; a learnable one is folded as one that is fixed, and is in the test above."""
+def test_variants(name, paths, shift, monkeypatch):
+    """Every path and every kind of shift; a learnable one is folded as one that is fixed, and is in the test above.
+
+    Each block of a sliding window is a portion of its own.
+    """
+    monkeypatch.setattr(fold_attention, "LOGITS", 1)
     network = build(name, paths=paths, shift=shift)
     logits = network(Tensor(images(name))).asnumpy()
     assert_equal(fold(network)(Tensor(images(name))).asnumpy(), logits)

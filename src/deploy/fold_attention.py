@@ -17,8 +17,12 @@ from src.ops.window_attention import roll_mask
 # What a key of a block costs, in numbers copied, whatever its length: onnxruntime copies row by row.
 KEY_COST = 16
 
-# Logit below the highest at which a weight is negligible, and far from denormal.
-LOWEST = -60.0
+# Logits of an image that are computed at once, so that those of a batch too stay in the caches.
+LOGITS = 150_000
+
+# Logit below the highest at which a weight is negligible, and far from denormal. Of the logits' rank: onnxruntime adds
+# a number of another rank ten times as slowly.
+LOWEST = np.full((1, 1, 1, 1, 1), -60.0, np.float32)
 
 
 @ops.constexpr
@@ -26,30 +30,30 @@ def _window_constants(height, width, kernel, stride, dilation, heads, position):
     """What sliding-window attention on maps of this size knows, as tensors made while the graph is compiled.
 
     Returns:
-        tuple: n blocks; the rows of queries in (P * H*W, d), (N * n * Q,); of keys in (N * H*W, d) and of values in
-        (P * H*W, d), (N * n * S,) each; what position takes from a key, (H*W, d); the bias of the logits, (n, Q, S);
-        the query of each output, (H'*W',).
+        tuple: what position takes from a key, (H*W, d); the blocks in portions, each the rows of its queries in
+        (P * H*W, d), (N, n, Q), of its keys in (N * H*W, d) and of its values in (P * H*W, d), (N, n, S) both, and the
+        bias of its logits, (n, Q, S); the rows of outputs, (H'*W', N), among those of all portions; `LOWEST`.
     """
     if height is None or width is None:
         raise ValueError("sliding-window attention needs the height and width of its input when the graph is compiled")
     weight = np.array(position)
     blocks = window_blocks(height, width, kernel, stride, dilation, KEY_COST)
-    key = blocks.key.reshape(blocks.count, -1)
+    query, key = (pixels.reshape(blocks.count, -1) for pixels in (blocks.query, blocks.key))
     bias = np.einsum("qf,nsf->nqs", blocks.query_features, blocks.key_features.reshape(*key.shape, -1))
     is_seen = (bias > OUTSIDE / 2).any((0, 1))  # gradients need more keys than queries see
     key, bias = key[:, is_seen], bias[:, :, is_seen]
 
-    def rows(first, pixel):
-        head = (first + np.arange(heads))[:, None] * height * width
-        return Tensor((head + pixel.reshape(-1)).reshape(-1).astype(np.int32))
+    def rows(first, pixels):
+        return Tensor((pixels + (first + np.arange(heads))[:, None, None] * height * width).astype(np.int32))
 
-    return (
-        blocks.count,
-        (rows(0, blocks.query), rows(0, key), rows(2 * heads, key)),
-        tensor(blocks.location @ weight.T),
-        tensor(bias),
-        Tensor(blocks.output),
-    )
+    count = min(-(-heads * bias.size // LOGITS), blocks.count)
+    portions, places, end = [], [], 0
+    for q, k, b in zip(*(np.array_split(each, count) for each in (query, key, bias))):
+        portions.append((rows(0, q), rows(0, k), rows(2 * heads, k), tensor(b)))
+        places.append(end + np.arange(heads * q.size).reshape(heads, q.size))
+        end += heads * q.size
+    outputs = np.concatenate(places, axis=1)[:, blocks.output].T
+    return tensor(blocks.location @ weight.T), tuple(portions), Tensor(outputs.astype(np.int32)), Tensor(LOWEST)
 
 
 class FoldedSlidingWindow(nn.Cell):
@@ -74,21 +78,23 @@ class FoldedSlidingWindow(nn.Cell):
 
     def construct(self, maps):
         batch, _, height, width = maps.shape
-        n, (queries, keys, values), position, bias, outputs = _window_constants(
+        position, portions, outputs, lowest = _window_constants(
             height, width, self.kernel, self.stride, self.dilation, self.heads, self.position
         )
         heads, d = self.heads, self.slots
         maps = maps.reshape(batch, d, -1, height * width).transpose(0, 2, 3, 1)
-        key = maps[:, heads : 2 * heads] - position.astype(maps.dtype)
-        query, key, value = [
-            ops.gather(part.reshape(batch, -1, d), rows, 1).reshape(batch, heads, n, -1, d)
-            for part, rows in ((maps, queries), (key, keys), (maps, values))
-        ]
-        logits = self.matmul_transposed(query, key).astype(mstype.float32) + bias
-        logits = ops.maximum(logits, self.highest(logits, -1) + LOWEST)
-        out = self.matmul(self.softmax(logits).astype(value.dtype), value)
-        out = ops.gather(out.reshape(batch, heads, -1, d), outputs, 2).transpose(0, 1, 3, 2)
-        return out.reshape(batch, heads * d, -(-height // self.stride), -(-width // self.stride))
+        keys = (maps[:, heads : 2 * heads] - position.astype(maps.dtype)).reshape(batch, -1, d)
+        maps = maps.reshape(batch, -1, d)
+        out = ()
+        for query, key, value, bias in portions:
+            query, key, value = ops.gather(maps, query, 1), ops.gather(keys, key, 1), ops.gather(maps, value, 1)
+            logits = self.matmul_transposed(query, key).astype(mstype.float32) + bias
+            logits = ops.maximum(logits, self.highest(logits, -1) + lowest)
+            out += (self.matmul(self.softmax(logits).astype(value.dtype), value).reshape(batch, -1, d),)
+        out = ops.gather(ops.concat(out, 1) if len(out) > 1 else out[0], outputs, 1)
+        # Pixel by pixel and as four axes: onnxruntime makes this transpose a part of the next convolution's.
+        out = out.reshape(batch, -(-height // self.stride), -(-width // self.stride), heads * d)
+        return out.transpose(0, 3, 1, 2)
 
 
 @ops.constexpr
