@@ -18,7 +18,7 @@ from src.ops.window_attention import roll_mask
 KEY_COST = 16
 
 # Logits of an image that are computed at once, so that those of a batch too stay in the caches.
-LOGITS = 150_000
+LOGITS = 200_000
 
 # Logit below the highest at which a weight is negligible, and far from denormal. Of the logits' rank: onnxruntime adds
 # a number of another rank ten times as slowly.
@@ -32,7 +32,7 @@ def _window_constants(height, width, kernel, stride, dilation, heads, position):
     Returns:
         tuple: what position takes from a key, (H*W, d); the blocks in portions, each the rows of its queries in
         (P * H*W, d), (N, n, Q), of its keys in (N * H*W, d) and of its values in (P * H*W, d), (N, n, S) both, and the
-        bias of its logits, (n, Q, S); the rows of outputs, (H'*W', N), among those of all portions; `LOWEST`.
+        bias of its logits, (n, Q, S); the rows of the outputs, (H'*W', N), in (N * n*Q, d); `LOWEST`.
     """
     if height is None or width is None:
         raise ValueError("sliding-window attention needs the height and width of its input when the graph is compiled")
@@ -47,12 +47,11 @@ def _window_constants(height, width, kernel, stride, dilation, heads, position):
         return Tensor((pixels + (first + np.arange(heads))[:, None, None] * height * width).astype(np.int32))
 
     count = min(-(-heads * bias.size // LOGITS), blocks.count)
-    portions, places, end = [], [], 0
-    for q, k, b in zip(*(np.array_split(each, count) for each in (query, key, bias))):
-        portions.append((rows(0, q), rows(0, k), rows(2 * heads, k), tensor(b)))
-        places.append(end + np.arange(heads * q.size).reshape(heads, q.size))
-        end += heads * q.size
-    outputs = np.concatenate(places, axis=1)[:, blocks.output].T
+    portions = [
+        (rows(0, q), rows(0, k), rows(2 * heads, k), tensor(b))
+        for q, k, b in zip(*(np.array_split(each, count) for each in (query, key, bias)))
+    ]
+    outputs = np.arange(heads) * query.size + blocks.output[:, None]
     return tensor(blocks.location @ weight.T), tuple(portions), Tensor(outputs.astype(np.int32)), Tensor(LOWEST)
 
 
@@ -90,8 +89,9 @@ class FoldedSlidingWindow(nn.Cell):
             query, key, value = ops.gather(maps, query, 1), ops.gather(keys, key, 1), ops.gather(maps, value, 1)
             logits = self.matmul_transposed(query, key).astype(mstype.float32) + bias
             logits = ops.maximum(logits, self.highest(logits, -1) + lowest)
-            out += (self.matmul(self.softmax(logits).astype(value.dtype), value).reshape(batch, -1, d),)
-        out = ops.gather(ops.concat(out, 1) if len(out) > 1 else out[0], outputs, 1)
+            out += (self.matmul(self.softmax(logits).astype(value.dtype), value),)
+        out = ops.concat(out, 2) if len(out) > 1 else out[0]
+        out = ops.gather(out.reshape(batch, -1, d), outputs, 1)
         # Pixel by pixel and as four axes: onnxruntime makes this transpose a part of the next convolution's.
         out = out.reshape(batch, -(-height // self.stride), -(-width // self.stride), heads * d)
         return out.transpose(0, 3, 1, 2)
