@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LayerNormalization and GELU are found in exported graphs, nothing else is taken for them, and numbers stay."""
+"""LayerNormalization, GELU and padded max pools are found in exported graphs, nothing else is, and numbers stay."""
 
 import re
 
@@ -84,3 +84,32 @@ def test_no_gelu():
     assert "Sigmoid" in operators(name_operators(gelu((*_COEFFICIENTS[:-1], 1.5957))))
     other = graph(ENDS, "half = Mul(image, c) p = Sigmoid(half) logits = Mul(half, p)", c=np.float32(0.5))
     assert "Sigmoid" in operators(name_operators(other))
+
+
+def max_pool(before="Relu", zero=0.0, behind=True):
+    """A max pool of a map with a row above, a column to the left and, `behind`, one to the right joined on."""
+    row, column = np.full((2, 3, 1, 8), zero, np.float32), np.full((2, 3, 9, 1), zero, np.float32)
+    nodes = f"""
+        map = {before}(image)
+        tall = Concat<axis=2>(row, map)
+        wide = Concat<axis=3>(column, tall{", column" if behind else ""})
+        logits = MaxPool<kernel_shape=[3, 3], strides=[2, 2], auto_pad="VALID">(wide)
+    """
+    return graph("float[2,3,8,8] image) => (float[2,3,4,4] logits", nodes, row=row, column=column)
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_padded_max_pool(behind):
+    """The pool pads by itself, each side by as much as was joined on there."""
+    model, image = max_pool(behind=behind), float32(2, 3, 8, 8)
+    expected = run(model, image)
+    named = tidy(name_operators(model))
+    assert operators(named) == ["Relu", "MaxPool"]
+    checker.check_model(named, full_check=True)
+    np.testing.assert_array_equal(run(named, image), expected)
+
+
+@pytest.mark.parametrize("change", [{"before": "Neg"}, {"zero": 1.0}])
+def test_no_padded_max_pool(change):
+    """Where values may be negative, or other numbers are joined on, what a pool pads with would win or lose."""
+    assert operators(name_operators(max_pool(**change))).count("Concat") == 2

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LayerNormalization and GELU, found in an exported graph and written as deployment tools know them.
+"""LayerNormalization, GELU and padded max pools, found in an exported graph and written as deployment tools know them.
 
-MindSpore's exporter spells out both: a LayerNormalization in its own way, GELU as `src.ops.gelu` computes it, without
-erf. From opset 17 and 20 on each becomes one node; before, it is spelled out in the way that onnxruntime, TensorRT and
+MindSpore's exporter spells them out: a LayerNormalization in its own way, GELU as `src.ops.gelu` computes it, without
+erf, the border of a max pool as zeros joined on (`src.models.resnet.Stem`). A pool pads by itself. LayerNormalization
+and GELU become one node from opset 17 and 20 on; before, they are spelled out in the way that onnxruntime, TensorRT and
 MindSpore Lite look for when they fuse.
 """
 
@@ -21,7 +22,7 @@ _EXACT = np.array([x / 2 * math.erfc(-x / math.sqrt(2)) for x in _GRID.tolist()]
 
 
 def name_operators(model):
-    """Write what computes a LayerNormalization or GELU as that operator, in place, and return `model`.
+    """Write what computes a LayerNormalization, GELU or padded max pool as that operator, in place; return `model`.
 
     Args:
         model (onnx.ModelProto): tidy; nodes that nothing needs any more are left in it.
@@ -29,7 +30,7 @@ def name_operators(model):
     opset, graph = model.opset_import[0].version, _Index(model)
     nodes = []
     for node in model.graph.node:
-        found = _layer_norm(graph, node, opset) or _gelu(graph, node, opset)
+        found = _layer_norm(graph, node, opset) or _gelu(graph, node, opset) or _max_pool(graph, node)
         nodes.extend(found or [node])
     set_nodes(model.graph, nodes)
     return model
@@ -141,6 +142,27 @@ def _is_gelu(graph, x, factor):
             return bool(np.abs(known[x] * value(factor) - _EXACT).max() <= _TOLERANCE)
     except _Other:
         return False
+
+
+def _max_pool(graph, node):
+    """Return a max pool that pads by itself in place of one of a map after ReLU with zeros joined on, else None."""
+    if node.op_type != "MaxPool":
+        return None
+    image, pads = node.input[0], [0, 0, 0, 0]
+    while (joined := graph.maker.get(image)) is not None and joined.op_type == "Concat":
+        (axis,) = (attribute.i for attribute in joined.attribute)
+        maps = [name for name in joined.input if name not in graph.constants]
+        borders = [graph.constants[name] for name in joined.input if name in graph.constants]
+        if len(maps) != 1 or axis not in (2, 3) or any(border.any() for border in borders):
+            return None
+        place = list(joined.input).index(maps[0])
+        for number, border in enumerate(borders):
+            pads[axis - 2 + 2 * (number >= place)] += border.shape[axis]
+        image = maps[0]
+    if not any(pads) or getattr(graph.maker.get(image), "op_type", "") != "Relu":
+        return None
+    sizes = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in ("kernel_shape", "strides")}
+    return [helper.make_node("MaxPool", [image], list(node.output), pads=pads, **sizes)]
 
 
 class _Steps:
