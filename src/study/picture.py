@@ -65,7 +65,8 @@ def draw_times(axes, rows):
         axes.bar_label(bars, fmt="%.2f", fontsize=8, padding=2)
     axes.set(title="Time, medians; bars: quartiles of the runs", ylabel="time (ms an image)")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    axes.margins(y=0.2)
+    axes.legend(loc="upper center", ncols=2)
     name_variants(axes, rows)
 
 
