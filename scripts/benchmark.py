@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.cli import Parser
 from src.errors import UserError, entry_point
 from src.measure.comparison import HEAD, compare
+from src.measure.machine import machine_text
 from src.measure.records import append_record, read_records, setting_of
 from src.measure.setting import (
     DEVICE_RULES,
@@ -167,7 +168,7 @@ def conditions(records, args):
     machine = records[0]["machine"]
     loads = [record["machine"]["load_average"] for record in records]
     parts = [
-        f"{args.device_target}, {setting_of(records[0]).precision}, {machine['cpu']}, {machine['cores']} cores",
+        f"{args.device_target}, {setting_of(records[0]).precision}, {machine_text(machine, args.device_target)}",
         f"load average {min(loads)} to {max(loads)}",
         f"MindSpore {machine['mindspore']}, onnxruntime {machine['onnxruntime']}",
         f"NumPy {machine['numpy']}, Python {machine['python']}",

@@ -8,6 +8,7 @@ from test_entry_points import refused, run
 
 from src.errors import UserError
 from src.measure.comparison import compare
+from src.measure.machine import machine, machine_text
 from src.measure.records import append_record, read_records
 from src.measure.setting import parse_image_size, parse_sweep
 from src.measure.turns import per_image
@@ -223,3 +224,17 @@ def test_sizes_and_sweeps():
     assert parse_image_size("800x1333") == (800, 1333)
     assert parse_sweep("image_size=64, 32x16") == ("image_size", [(64, 64), (32, 16)])
     assert parse_sweep("batch_size=1,2") == ("batch_size", [1, 2])
+
+
+def test_gpu_is_named(tmp_path, monkeypatch):
+    """Figures of a GPU name it, those of a CPU do not; a machine without its driver has none."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine()["gpu"] == ""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho NVIDIA A\necho NVIDIA B\n")
+    tool.chmod(0o755)
+    here = machine()
+    assert here["gpu"] == "NVIDIA A, NVIDIA B"
+    assert machine_text(here, "GPU") == f"NVIDIA A, NVIDIA B, {machine_text(here, 'CPU')}"
+    tool.write_text("#!/bin/sh\necho no driver\nexit 9\n")
+    assert machine()["gpu"] == ""

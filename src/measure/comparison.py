@@ -9,7 +9,7 @@ from src.measure.setting import PHASES, size_text
 
 # (name in tables, name in records, digits)
 FIGURES = (("ms/img", "ms_per_image", 2), ("GB", "peak_gb", 2), ("compile s", "compile_s", 1))
-MACHINE = ("cpu", "cores", "mindspore", "onnxruntime", "numpy", "python", "onednn_max_cpu_isa")
+MACHINE = ("cpu", "cores", "gpu", "mindspore", "onnxruntime", "numpy", "python", "onednn_max_cpu_isa")
 HEAD = ("model", "batch", "image", "figure", "A", "B", "B / A")
 
 
@@ -29,7 +29,7 @@ def compare(path_a, path_b):
     for key in common:
         rows += _rows(a[key], b[key])
         for name in MACHINE:
-            one, other = (record["machine"].get(name) for record in (a[key], b[key]))
+            one, other = (record["machine"].get(name, "") for record in (a[key], b[key]))
             if one != other:
                 warnings.append(f"{name} differs: {one} in A, {other} in B")
     for name, path, mine, others in (("A", path_a, a, b), ("B", path_b, b, a)):

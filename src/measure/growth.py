@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from src.errors import UserError
+from src.measure.machine import machine_text
 from src.measure.records import setting_of
 from src.measure.setting import PHASES, size_text
 
@@ -61,8 +62,9 @@ def _title(record, swept):
     """Name what the sweep holds fixed."""
     fixed = f"batch {record['batch_size']}" if swept == "image_size" else size_text(record["image_size"])
     options = f", options {json.dumps(record['options'])}" if record["options"] else ""
-    machine = f"{record['machine']['cpu']}, {record['machine']['cores']} cores"
-    return f"{fixed}, {record['device_target']}, {setting_of(record).precision}, {machine}{options}"
+    target = record["device_target"]
+    place = machine_text(record["machine"], target)
+    return f"{fixed}, {target}, {setting_of(record).precision}, {place}{options}"
 
 
 def _draw(image, pixel, memory, series, swept, phase, look):

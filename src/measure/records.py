@@ -6,8 +6,8 @@
      "parameters": ..., "multiply_adds": ...,
      "forward": {"ms_per_image": ..., "ms_per_image_q1": ..., "ms_per_image_q3": ..., "compile_s": ..., "peak_gb": ...},
      "train": {the same},
-     "machine": {"cpu": ..., "cores": ..., "load_average": ..., "mindspore": ..., "numpy": ..., "python": ...,
-                 "onnxruntime": ..., "onednn_max_cpu_isa": ...}}
+     "machine": {"cpu": ..., "cores": ..., "gpu": ..., "load_average": ..., "mindspore": ..., "numpy": ...,
+                 "python": ..., "onnxruntime": ..., "onednn_max_cpu_isa": ...}}
 
 `ms_per_image` is the median of rounds * runs runs, q1 and q3 are its quartiles; multiply-adds are of one image.
 """

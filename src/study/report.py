@@ -7,7 +7,7 @@ import statistics
 from datetime import datetime, timezone
 from importlib.metadata import version
 
-from src.measure.machine import machine
+from src.measure.machine import machine, machine_text
 from src.training.atomic import replacing
 
 PACKAGES = ("mindspore", "numpy", "matplotlib")
@@ -75,11 +75,10 @@ def cost_texts(row):
 
 def conditions(config, seeds):
     """Return the line that belongs under a table of trained variants."""
-    here = machine()
     of_seeds = f"mean ± standard deviation of seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else "of one seed"
     return (
         f"{config.data.name} in {config.data.data_dir}; top-1 after epoch {config.train.epochs}, {of_seeds}; "
-        f"{config.device.target}, {here['cpu']}, {here['cores']} cores; {versions_text()}"
+        f"{config.device.target}, {machine_text(machine(), config.device.target)}; {versions_text()}"
     )
 
 
