@@ -48,8 +48,8 @@ convert() { # DEVICE ONNX OUTPUT
         run "$converter" --fmk=ONNX --saveType=MINDIR --optimize=$optimize --modelFile="$2" --outputFile="$3"
     else
         local python=${LITE_PYTHON:-python3.7}
-        is_dry_run || command -v "$python" >/dev/null ||
-            fail "there is no $python to convert with; name a Python 3.7 with NumPy in LITE_PYTHON"
+        is_dry_run || "$python" -c "import numpy" 2>/dev/null ||
+            fail "$python is no Python 3.7 with NumPy, which converts; name one in LITE_PYTHON"
         PYTHONPATH=${LITE_HOME%/*} run "$python" "$ROOT/scripts/lite_infer.py" --model "$2"
     fi
 }

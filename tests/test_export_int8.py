@@ -24,7 +24,7 @@ products = MatMul(columns, rows)
 weights = Softmax<axis=-1>(products)
 mixed = MatMul(weights, columns)
 mean = ReduceMean<axes=[1], keepdims=0>(mixed)
-logits = MatMul(mean, head)
+logits = Gemm(mean, head)
 """
 
 
@@ -56,6 +56,7 @@ def test_labelled_images(tmp_path, folder):
     inputs = [{makers.get(name) for name in node.input} for node in model.graph.node if node.op_type in quantize.LAYERS]
     assert inputs.count({"DequantizeLinear"}) == 2 and len(inputs) == 5
     assert inputs[1] == {"DequantizeLinear", None}  # of the layer before, and weights in float32
+    assert makers["logits"] == "Gemm"  # in float32, so that no two of them are equal
 
 
 def test_images_without_labels(tmp_path, folder):

@@ -237,7 +237,7 @@ def test_keys(mindir, tmp_path):
     assert ExportedModel(mindir[1], key=KEY.encode()).logits(zeros).shape == (4, 3)
     for path, key, message in (
         (mindir[1], None, "is encrypted; give its key"),
-        (mindir[1], KEY[::-1].encode(), "cannot be opened with this --key"),
+        (mindir[1], KEY[::-1].encode(), r"cannot be opened with this --key \(.*\); give the key it was exported with"),
         (mindir[0], KEY.encode(), "is not encrypted; leave --key out"),
     ):
         with pytest.raises(UserError, match=message) as refused:

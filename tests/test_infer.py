@@ -129,6 +129,8 @@ def test_missing_models_are_refused(copied, tmp_path):
         open_classifier(copied["onnx"], device="Ascend")
     card_path(copied["onnx"]).unlink()
     refused(r"cannot read .*\.onnx\.json \(No such file.*copy it too", copied["onnx"])
+    os.mkfifo(card_path(copied["onnx"]))
+    refused(r"model .*\.onnx\.json is no file", copied["onnx"])
 
 
 def test_damaged_checkpoint_is_refused(run, tmp_path):

@@ -105,6 +105,8 @@ def test_missing_programs_are_named(here):
     (here / "package").mkdir()
     done = run(here, "CPU", "m.onnx", "a.png", LITE_HOME=here / "package", LITE_PYTHON="nopython")
     refused(done, "nopython", "LITE_PYTHON")
+    program(here / "bin" / "python3.7", "echo no such module >&2; exit 1")
+    refused(run(here, "CPU", "m.onnx", "a.png", LITE_HOME=here / "package"), "python3.7", "NumPy", "LITE_PYTHON")
     for name in ("bash", "dirname", "basename"):
         (here / "few").mkdir(exist_ok=True)
         (here / "few" / name).symlink_to(shutil.which(name))

@@ -2,14 +2,18 @@
 """An exported file used as its description says, whatever of the whole function is in it; never trusted."""
 
 import contextlib
+import textwrap
 from pathlib import Path
 
 import numpy as np
 
-from src.deploy.card import read_card
+from src.deploy.card import card_path, read_card
 from src.deploy.runtime import MindirModel, OnnxModel
 from src.errors import UserError
 
+# How loading fails, and the mend; a damaged file was refused before, so that the key is to blame.
+_BAD_FILE = "cannot be loaded", "export again"
+_BAD_KEY = "cannot be opened with this --key", "give the key it was exported with, or export again"
 _ONNX_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
 
 
@@ -37,11 +41,12 @@ class ExportedModel:
         if path.suffix not in (".onnx", ".mindir"):
             raise UserError(f"--model {path} is of no known kind; it takes a .onnx or .mindir file")
         # A pipe would be waited for without an end.
-        if path.exists() and not path.is_file():
-            raise UserError(f"model {path} is no file; give the path of a .onnx or .mindir file")
+        for part in (path, card_path(path)):
+            if part.exists() and not part.is_file():
+                raise UserError(f"model {part} is no file; give a .onnx or .mindir file with its .json beside it")
         self.card = read_card(path)
         self._check_key(key)
-        with self._failing_in_one_line("cannot be loaded" if key is None else "cannot be opened with this --key"):
+        with self._failing_in_one_line(*(_BAD_FILE if key is None else _BAD_KEY)):
             self._model = OnnxModel(path, device, threads) if path.suffix == ".onnx" else MindirModel(path, key)
             if path.suffix == ".onnx":
                 self._check_signature(self._model.session)
@@ -99,12 +104,12 @@ class ExportedModel:
         )
 
     @contextlib.contextmanager
-    def _failing_in_one_line(self, how):
+    def _failing_in_one_line(self, how, mend="export again"):
         try:
             yield
         except UserError:
             raise
         except Exception as error:  # a library can raise anything on a file that is not what it seems
             lines = [line for line in str(error).splitlines() if any(map(str.isalnum, line))]
-            reason = (lines or [type(error).__name__])[0].strip(" -.")
-            raise UserError(f"model {self.path} {how} ({reason[:200]}); export again") from error
+            reason = textwrap.shorten((lines or [type(error).__name__])[0].strip(" -."), 200, placeholder=" ...")
+            raise UserError(f"model {self.path} {how} ({reason}); {mend}") from error
