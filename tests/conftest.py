@@ -20,18 +20,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
 
+# Files of a minute and more: a worker that began one last would leave the others idle.
+LONGEST = {"test_readme_commands", "test_families_learn", "test_resume", "test_swin", "test_training"}
+
+
+def pytest_collection_modifyitems(items):
+    """Let the longest files begin; `--no-loadscope-reorder` keeps them there."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @contextmanager
 def tiny_registered():
-    """Within it there is `tiny_for_tests`, a model for tests of training alone."""
+    """Within it there is `tiny_for_tests`, a model for tests of training alone, which takes less time than curves do:
+    none are drawn."""
     from mindspore import nn
     from tiny_training import Tiny
 
     from src.models import registry
+    from src.training import trainer
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_MODELS", registry._MODELS.copy())
         registry.register_model("tiny_for_tests", Tiny, nn.Conv2d)
+        patch.setattr(trainer, "plot_curves", lambda *_: None)
         yield
 
 
@@ -61,13 +72,10 @@ def config(tiny_model, image_folder, tmp_path):
 
 
 @pytest.fixture
-def thorough(config, monkeypatch):
-    """`config` with all that a stopped run has to find again (`with_all`); it draws no curves, for speed."""
+def thorough(config):
+    """`config` with all that a stopped run has to find again (`with_all`)."""
     from same_run import with_all
 
-    from src.training import trainer
-
-    monkeypatch.setattr(trainer, "plot_curves", lambda *_: None)
     return with_all(config)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from src.config import DataConfig
 from src.data import create_dataset, iterate
+from src.data.mixing import Mixing
 
 GREYS = (60, 120, 180, 240)
 EVERYTHING = {"randaugment": 9, "random_erasing": 0.5, "mixup": 0.8, "cutmix": 1.0, "interpolation": "bicubic"}
@@ -50,6 +51,17 @@ def test_mixup_blends_pixels_as_it_blends_labels(flat):
     assert np.sum(shares.max(1) < 0.99) > 4
     expected = shares @ np.array(GREYS, np.float32)
     np.testing.assert_allclose(images, expected[:, None, None, None] * np.ones((3, 16, 16)), atol=1.5)
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.2, 0), (0, 0.2), (0.01, 0.01)])
+def test_small_alphas(mixup, cutmix):
+    """An epoch of ImageNet meets every variate that a small alpha can give: no batch fails, no label loses a share."""
+    mixing, images = Mixing(mixup, cutmix, 0), np.ones((4, 1, 2, 2), np.float32)
+    for _ in range(5000):
+        mixed, labels = mixing(images, np.eye(4, dtype=np.float32))
+        assert mixed.dtype == labels.dtype == np.float32
+        np.testing.assert_allclose(mixed, 1, atol=1e-6)
+        np.testing.assert_allclose(labels.sum(1), 1, atol=1e-6)
 
 
 def test_cutmix_pastes_the_area_that_the_label_says(flat):

@@ -213,14 +213,14 @@ def test_quickstart_stops_at_a_failing_step(tmp_path, failing):
 
 
 def test_checks_and_ci():
-    """.ci/run is run_tests.sh: style of code, text and scripts, then pytest with the arguments passed on to it."""
+    """.ci/run is run_tests.sh: style of code, text and scripts, then pytest and coverage, with arguments passed on."""
     bin = f"{ROOT}/.venv/bin"
     expected = [
         f"{bin}/python -m ruff check .",
         f"{bin}/python -m ruff format --check .",
         f"{bin}/python -m pymarkdown --strict-config scan ",
         f"{bin}/shellcheck scripts/",
-        f"{bin}/python -m pytest -n 2 --dist loadfile -x",
+        f"{bin}/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov -x",
     ]
     for script in (SCRIPTS / "run_tests.sh", ROOT / ".ci" / "run"):
         printed = commands(bash(script, "-x", cwd="/", DRY_RUN=1))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sinking is the same run, bit for bit, whatever happens to it.
 
-No device is at hand that sinks: what stands in for `mindspore.data_sink` does on CPU as its documentation and code say.
+No CPU sinks: what stands in for `mindspore.data_sink` does on CPU as its documentation and code say.
 A thread of MindSpore goes through the data set, over and over, and each call takes a step on the next batch.
 """
 

@@ -31,8 +31,9 @@ from src.training.progress import Progress
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_training_learns_and_leaves_its_files(config):
+def test_training_learns_and_leaves_its_files(config, monkeypatch):
     """Protects the road from images to checkpoints: accuracy, files, metrics, best against last."""
+    monkeypatch.setattr(trainer, "plot_curves", plot_curves)
     config = changed(config, train={"epochs": 12})
     result = trainer.train(config, World())
     run = Path(config.output_dir)

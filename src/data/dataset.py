@@ -10,11 +10,11 @@ from mindspore.dataset import transforms
 
 from src.data.damage import readable_errors
 from src.data.image_folder import list_split
+from src.data.mixing import Mixing
 from src.data.records import name_damaged_record
 from src.data.transforms import (
     erasing_transform,
     eval_transform,
-    mixing_transform,
     preprocessing,
     train_transform,
 )
@@ -40,7 +40,7 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
 
     Returns:
         mindspore.dataset.Dataset with columns "image" float32 (B, C, S, S) normalised, and "label" int32 (B,); where
-        training mixes images (`mixing_transform`), "label" float32 (B, K), the share of each class.
+        training mixes images (`Mixing`), "label" float32 (B, K), the share of each class.
 
     Raises:
         UserError: missing or empty folders, or too few training images for one batch for each worker.
@@ -55,7 +55,8 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
                 f"{data.batch_size} each; lower data.batch_size or the number of workers"
             )
         steps = train_transform(data, image_size, in_channels, listed.decoded)
-        ds.config.set_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
+        ds.config.set_seed(seed)
     else:
         order = np.arange(listed.images)
         spec = preprocessing(data, image_size, in_channels)
@@ -74,12 +75,14 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
     # Each of these on one thread, so that it draws in the order of the images.
     if erasing := erasing_transform(data):
         images = images.map(erasing, "image", num_parallel_workers=1)
-    mixing = mixing_transform(data)
-    if mixing:
+    is_mixed = data.mixup or data.cutmix
+    if is_mixed:
         as_probabilities = [transforms.OneHot(len(listed.classes)), transforms.TypeCast(ms.float32)]
         images = images.map(as_probabilities, "label", num_parallel_workers=1)
     images = images.batch(data.batch_size, drop_remainder=True, num_parallel_workers=copiers)
-    return images.map(mixing, ["image", "label"], num_parallel_workers=1) if mixing else images
+    if is_mixed:
+        images = images.map(Mixing(data.mixup, data.cutmix, seed), ["image", "label"], num_parallel_workers=1)
+    return images
 
 
 def decoding_threads(data):

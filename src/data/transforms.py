@@ -46,21 +46,6 @@ def erasing_transform(data):
     return [vision.RandomErasing(data.random_erasing, value="random")] if data.random_erasing else []
 
 
-def mixing_transform(data):
-    """Return the step that mixes the images and the labels of a batch, if any, as a list.
-
-    It takes images (B, C, S, S) and labels (B, K) as probabilities of classes. Mixup (Zhang et al., arXiv 1710.09412)
-    blends each image with another of the batch, cutmix (Yun et al., arXiv 1905.04899) pastes a rectangle of another
-    into it; where both are asked for, each batch gets one or the other at even odds.
-    """
-    steps = []
-    if data.mixup:
-        steps.append(vision.MixUpBatch(data.mixup))
-    if data.cutmix:
-        steps.append(vision.CutMixBatch(vision.ImageBatchFormat.NCHW, data.cutmix, 1.0))
-    return [transforms.RandomChoice(steps)] if len(steps) > 1 else steps
-
-
 def eval_transform(image_size, resize, interpolation, mean, std, in_channels, decoded=False, as_pixels=False):
     """Return the evaluation steps: shorter side to `resize` pixels, centre crop, normalisation.
 

@@ -18,7 +18,7 @@ from src.ops.window_attention import roll_mask
 KEY_COST = 16
 
 # Logits of an image that are computed at once, so that those of a batch too stay in the caches.
-LOGITS = 200_000
+LOGITS = 400_000
 
 # Logit below the highest at which a weight is negligible, and far from denormal. Of the logits' rank: onnxruntime adds
 # a number of another rank ten times as slowly.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from src.errors import UserError
-from src.training.atomic import remove_leftovers
+from src.training.atomic import remove_leftovers, replacing
 
 
 class RunFolder:
@@ -77,8 +77,8 @@ class RunFolder:
             if newer is not self.last and newer.exists():
                 os.replace(newer, older)
             elif newer.exists():
-                older.unlink(missing_ok=True)
-                os.link(newer, older)
+                with replacing(older) as link:
+                    os.link(newer, link)
 
     def set_earlier_run_aside(self):
         """Move the files of an earlier run to `previous-N`: starting anew by mistake must not cost days of training.
