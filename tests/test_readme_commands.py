@@ -72,7 +72,7 @@ def test_quick_start_has_learned(clone):
     first = min(run.rglob("metrics.jsonl"), key=os.path.getmtime)
     lines = [json.loads(line) for line in first.read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["kind"] == "train"]
-    assert losses[-1] < 0.8 * losses[0]
-    assert max(line["top1"] for line in lines if line["kind"] == "eval") > 40
+    assert losses[-1] < 0.7 * losses[0]
+    assert max(line["top1"] for line in lines if line["kind"] == "eval") > 60
     names = ("best.ckpt", "last.ckpt", "curves.png", "config.yaml")
     assert all((run / name).is_file() for name in (*names, "acmix_resnet26_32_b1.onnx", "acmix_resnet26_32_b1.mindir"))
