@@ -22,34 +22,31 @@ class Mixing:
     """
 
     def __init__(self, mixup, cutmix, seed):
-        self.kinds = [(kind, alpha) for kind, alpha in ((blend, mixup), (paste, cutmix)) if alpha]
+        self.kinds = [(kind, alpha) for kind, alpha in ((self.blend, mixup), (self.paste, cutmix)) if alpha]
         self.random = np.random.default_rng(seed)
 
     def __call__(self, images, labels):
         mix, alpha = self.kinds[self.random.integers(len(self.kinds))]
         other = self.random.permutation(len(images))
-        images, share = mix(images, images[other], self.random.beta(alpha, alpha), self.random)
-        share = np.float32(share)
+        images, share = mix(images, images[other], self.random.beta(alpha, alpha))
         return images, share * labels + (1 - share) * labels[other]
 
+    def blend(self, images, others, share):
+        """Return `share` of each image and the rest of the other, and `share`."""
+        return share * images + (1 - share) * others, share
 
-def blend(images, others, share, random):
-    """Return `share` of each image and the rest of the other, and `share`."""
-    share = np.float32(share)
-    return share * images + (1 - share) * others, share
+    def paste(self, images, others, share):
+        """Return the images with a rectangle of about 1 - `share` of their area from the others, and what is left.
 
+        The rectangle has the images' proportions and its centre anywhere; what stands out is cut off.
+        """
+        height, width = images.shape[2:]
+        rows, columns = self.span(height, share), self.span(width, share)
+        images = images.copy()
+        images[:, :, rows, columns] = others[:, :, rows, columns]
+        return images, 1 - (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
 
-def paste(images, others, share, random):
-    """Return the images with a rectangle of about 1 - `share` of their area from the others, and what is left of them.
-
-    The rectangle has the images' proportions and its centre anywhere; what stands out is cut off.
-    """
-    spans = []
-    for size in images.shape[2:]:
-        centre, half = random.integers(size), size * np.sqrt(1 - share) / 2
-        spans.append(slice(max(round(centre - half), 0), min(round(centre + half), size)))
-    rows, columns = spans
-    images = images.copy()
-    images[:, :, rows, columns] = others[:, :, rows, columns]
-    pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
-    return images, 1 - pasted / (images.shape[2] * images.shape[3])
+    def span(self, size, share):
+        """Return a side of the rectangle, of an image's side of `size` pixels."""
+        centre, half = self.random.integers(size), size * np.sqrt(1 - share) / 2
+        return slice(max(round(centre - half), 0), min(round(centre + half), size))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from onnx import helper, shape_inference
 
-from src.deploy.onnx_graph import constants_of, set_constants, set_nodes
+from src.deploy.onnx_graph import attributes_of, constants_of, set_constants, set_nodes
 
 # Beyond them Lite 2.0 transposes right only where the first axis has one element.
 MOST_AXES = 6
@@ -64,7 +64,7 @@ def _split(node, shape, prefix, constants):
 
 
 def _is_scale(node, constants):
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    attributes = attributes_of(node)
     kernel = constants.get(node.input[1])
     is_by_channel = kernel is not None and kernel.shape == (attributes.get("group", 1), 1, 1, 1)
     return is_by_channel and not any(attributes.get("pads", [])) and max(attributes.get("strides", [1])) == 1

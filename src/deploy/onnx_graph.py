@@ -36,6 +36,11 @@ def constants_of(graph):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
+def attributes_of(node):
+    """Return the attributes of a node by name."""
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
 def set_nodes(graph, nodes):
     """Let the nodes of a graph be `nodes`."""
     nodes = list(nodes)

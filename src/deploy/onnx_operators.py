@@ -2,9 +2,9 @@
 """LayerNormalization, GELU and padded max pools, found in an exported graph and written as deployment tools know them.
 
 MindSpore's exporter spells them out: a LayerNormalization in its own way, GELU as `src.ops.gelu` computes it, without
-erf, the border of a max pool as zeros joined on (`src.models.resnet.Stem`). A pool pads by itself. LayerNormalization
-and GELU become one node from opset 17 and 20 on; before, they are spelled out in the way that onnxruntime, TensorRT and
-MindSpore Lite look for when they fuse.
+erf, the border of a max pool as zeros joined on (`src.models.resnet.ImageNetStem`). A pool can pad by itself.
+LayerNormalization and GELU become one node from opset 17 and 20 on; before, they are spelled out in the way that
+onnxruntime, TensorRT and MindSpore Lite look for when they fuse.
 """
 
 import math
@@ -12,7 +12,7 @@ import math
 import numpy as np
 from onnx import helper, numpy_helper, shape_inference
 
-from src.deploy.onnx_graph import constants_of, set_nodes
+from src.deploy.onnx_graph import attributes_of, constants_of, set_nodes
 
 LAYER_NORM_OPSET, GELU_OPSET = 17, 20
 # Where a function is compared with GELU, and by how much it may differ.
@@ -74,7 +74,7 @@ class _Index:
     def reduced(self, value, operator):
         """Name of what `operator` reduces along its last axis, which it keeps."""
         name, *axes = self.inputs(value, operator)
-        attributes = {a.name: helper.get_attribute_value(a) for a in self.maker[value].attribute}
+        attributes = attributes_of(self.maker[value])
         axes = self.constants[axes[0]].tolist() if axes else attributes.get("axes", [])
         if not attributes.get("keepdims", 1) or axes not in ([-1], [self.rank.get(name, 0) - 1]):
             raise _Other
@@ -146,11 +146,12 @@ def _is_gelu(graph, x, factor):
 
 def _max_pool(graph, node):
     """Return a max pool that pads by itself in place of one of a map after ReLU with zeros joined on, else None."""
-    if node.op_type != "MaxPool":
+    attributes = attributes_of(node)
+    if node.op_type != "MaxPool" or attributes.pop("auto_pad", b"") != b"VALID":
         return None
     image, pads = node.input[0], [0, 0, 0, 0]
     while (joined := graph.maker.get(image)) is not None and joined.op_type == "Concat":
-        (axis,) = (attribute.i for attribute in joined.attribute)
+        axis = attributes_of(joined)["axis"]
         maps = [name for name in joined.input if name not in graph.constants]
         borders = [graph.constants[name] for name in joined.input if name in graph.constants]
         if len(maps) != 1 or axis not in (2, 3) or any(border.any() for border in borders):
@@ -161,8 +162,7 @@ def _max_pool(graph, node):
         image = maps[0]
     if not any(pads) or getattr(graph.maker.get(image), "op_type", "") != "Relu":
         return None
-    sizes = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in ("kernel_shape", "strides")}
-    return [helper.make_node("MaxPool", [image], list(node.output), pads=pads, **sizes)]
+    return [helper.make_node("MaxPool", [image], list(node.output), pads=pads, **attributes)]
 
 
 class _Steps:

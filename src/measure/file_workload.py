@@ -7,7 +7,7 @@ import time
 import numpy as np
 import onnxruntime
 
-from src.measure.machine import machine
+from src.measure.machine import cores
 
 # Runs before the first timed one.
 WARM_UP = 4
@@ -29,7 +29,7 @@ class FileWorkload:
     def compile(self, phase, runs):
         """Load the file and warm up; return the seconds that loading and the first run took."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = machine()["cores"]
+        options.intra_op_num_threads = cores()
         start = time.perf_counter()
         self.session = onnxruntime.InferenceSession(self.file, options, providers=["CPUExecutionProvider"])
         self.name = self.session.get_inputs()[0].name

@@ -10,7 +10,7 @@ from pathlib import Path
 def machine():
     """Return the models of CPU and NVIDIA GPUs, the cores this process may use, and the load average of a minute."""
     load = round(os.getloadavg()[0], 2)
-    return {"cpu": _cpu_model(), "cores": _cores(), "gpu": _gpu_models(), "load_average": load}
+    return {"cpu": _cpu_model(), "cores": cores(), "gpu": _gpu_models(), "load_average": load}
 
 
 def machine_text(here, target):
@@ -38,5 +38,6 @@ def _gpu_models():
     return ", ".join(found.stdout.splitlines()) if found.returncode == 0 else ""
 
 
-def _cores():
+def cores():
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
