@@ -71,9 +71,9 @@ def read_card(model):
 
 
 def prepare(path, card):
-    """Return an image as the network takes it: shorter side to `resize`, centre crop, normalised unless the graph does.
+    """Return an image as the network takes it: scaled, centre crop, normalised unless the graph does that.
 
-    float32 (C, S, S), or uint8 (S, S, C) for a graph that normalises; C is 3 as R, G, B, or 1.
+    float32 (C, H, W), or uint8 (H, W, C) for a graph that normalises; C is 3 as R, G, B, or 1.
     """
     spec = card["preprocessing"]
     # Lite makes the input of a float16 file float32.
@@ -84,26 +84,73 @@ def prepare(path, card):
         import cv2
     except ImportError as error:
         raise UserError(f"image {path} needs opencv-python-headless; install it, or give a .npy file") from error
+    encoded = read_encoded(path)
+    keep = 0 if spec.get("orientation") == "apply" else cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        encoded = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise UserError(f"cannot read image {path}: {error.strerror}") from error
-    image = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if encoded.size else None
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | keep)
+    except cv2.error:
+        image = None
     if image is None:
         raise UserError(f"image {path} is damaged, or of a type that OpenCV does not read")
-    grey, side, resize = spec["in_channels"] == 1, spec["image_size"], spec["resize"]
-    image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY if grey else cv2.COLOR_BGR2RGB)
-    height, width = image.shape[:2]
-    shorter = min(height, width)
-    cubic = spec["interpolation"] == "bicubic"
-    size = width * resize // shorter, height * resize // shorter
-    image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR)
-    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-    image = image[top : top + side, left : left + side].reshape(side, side, -1)
+    image = covering_crop(image, spec)
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY if spec["in_channels"] == 1 else cv2.COLOR_BGR2RGB)
+    image = image.reshape(*image.shape[:2], -1)
     if kind == "uint8":
         return image
     mean, std = (255 * np.array(spec[key], np.float32) for key in ("mean", "std"))
     return ((image - mean) / std).transpose(2, 0, 1)
+
+
+def read_encoded(path):
+    """Return the bytes of an image file of a type, and of 8 bits a channel, that the training too reads."""
+    try:
+        with open(path, "rb") as file:
+            encoded = file.read()
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror}") from error
+    is_webp = encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP"
+    if not (encoded.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM")) or is_webp):
+        raise UserError(f"image {path} is not a JPEG, PNG, BMP or WebP image; convert it")
+    if encoded.startswith(b"\x89PNG") and encoded[24:25] == b"\x10":
+        raise UserError(
+            f"image {path} has 16 bits a channel, of which 8 would be lost; convert it to 8 bits by the range of its "
+            "values, or the like"
+        )
+    return encoded
+
+
+def covering_crop(image, spec):
+    """(h, w, C) -> (H, W, C): scaled to cover H x W enlarged to a shorter side of `resize`, and the centre of it."""
+    size, (height, width) = spec["image_size"], image.shape[:2]
+    size = [size, size] if isinstance(size, int) else size
+    least_height, least_width = (round(side * spec["resize"] / min(size)) for side in size)
+    if width * least_height >= height * least_width:
+        scaled = least_height, width * least_height // height
+    else:
+        scaled = height * least_width // width, least_width
+    # As Pillow: the width first, but where the height loses more than twice as much.
+    for axis in (0, 1) if height - scaled[0] > max(2 * (width - scaled[1]), 0) else (1, 0):
+        start, cubic = (scaled[axis] - size[axis]) // 2, spec["interpolation"] == "bicubic"
+        image = resized(image.swapaxes(0, axis), scaled[axis], start, size[axis], cubic).swapaxes(0, axis)
+    return np.ascontiguousarray(image)
+
+
+def resized(image, length, start, count, cubic):
+    """uint8 (N, ...) -> (count, ...): rows from `start` on of the `length` that Pillow's `Image.resize` would make."""
+    scale = len(image) / length
+    # A kernel as wide as what becomes a pixel: OpenCV's own resize skips rows.
+    stretch = max(scale, 1)
+    reach = stretch * (2 if cubic else 1)
+    rows = []
+    for centre in (np.arange(start, start + count) + 0.5) * scale:
+        first, last = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), len(image))
+        x = np.abs(np.arange(first, last) + 0.5 - centre) / stretch
+        near, far = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
+        weights = np.where(x < 1, near, far) if cubic else 1 - x
+        # Pillow's weights have 22 bits behind the point: so that halves are rounded to the same side.
+        weights = np.rint(weights / weights.sum() * 2**22) / 2**22
+        rows.append(np.tensordot(weights, image[first:last], 1))
+    return np.clip(np.array(rows) + 0.5, 0, 255).astype(np.uint8)
 
 
 def prepared(path, shape, dtype):

@@ -50,9 +50,10 @@ def write_model(path):
             "input": {"name": "image", "shape": shapes["image"], "dtype": "float32", "layout": "NCHW"},
             "output": {"name": "logits", "shape": shapes["logits"], "dtype": "float32"},
             "preprocessing": {
-                "image_size": SIZE,
+                "image_size": [SIZE, SIZE],
                 "resize": SIZE + 2,
                 "interpolation": "bilinear",
+                "orientation": "ignore",
                 "mean": [0.5, 0.4, 0.3],
                 "std": [0.25, 0.2, 0.3],
                 "in_channels": CHANNELS,

@@ -10,11 +10,11 @@ import sys
 import numpy as np
 import onnxruntime
 import pytest
+from client_images import SPEC, prepared
 from lite_model import classified, write_images, write_model
 from shell import ROOT, SCRIPTS, bash
 
-from src.data.transforms import load_image
-from src.deploy.card import card_path, read_card
+from src.deploy.card import card_path
 
 CONVERTED = ROOT / "tests" / "golden" / "lite_tiny.mindir"
 
@@ -71,14 +71,15 @@ def refused(done, *parts):
 def test_classifies_as_infer_does(program, model, tmp_path):
     """Three prepared images through a model of two at once: the labels and probabilities of onnxruntime."""
     images = write_images(tmp_path)
-    prepared = [load_image(path, read_card(model)["preprocessing"]) for path in images]
+    spec = json.loads(card_path(model).read_text())["preprocessing"]
+    inputs = [prepared(path, spec) for path in images]
     files = [path.with_suffix(".bin") for path in images]
-    for image, file in zip(prepared, files):
+    for image, file in zip(inputs, files):
         image.tofile(file)
     done = program(*words(model), "--topk", 3, *files)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    for line, file, best in zip(lines, files, classified(model, prepared, 3), strict=True):
+    for line, file, best in zip(lines, files, classified(model, inputs, 3), strict=True):
         assert line["image"] == str(file)
         assert [entry["label"] for entry in line["topk"]] == [label for label, _ in best]
         assert [entry["probability"] for entry in line["topk"]] == pytest.approx([p for _, p in best], abs=1e-5)
@@ -127,6 +128,10 @@ def test_what_cannot_be_used_is_named(program, model, tmp_path):
         ({"labels": ["one"]}, "1 labels"),
         ({"labels": 3}, "array"),
         ({"preprocessing": {}}, "image_size"),
+        ({"preprocessing": {**SPEC, "image_size": [8]}}, "index 1"),
+        ({"preprocessing": {**SPEC, "image_size": [8, 24], "resize": 7}}, "resize is smaller"),
+        ({"preprocessing": {**SPEC, "orientation": "turn"}}, "orientation is 'turn'"),
+        ({"preprocessing": {**SPEC, "image_size": [8, 16]}}, "describes 3072"),
         ({"output": {}}, "name"),
         (None, "parse error"),
     ],

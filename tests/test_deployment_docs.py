@@ -6,11 +6,9 @@ import shlex
 
 import numpy as np
 import pytest
+from client_images import CASES, REFUSED, assert_alike, prepared, write_case, write_refused
 from lite_model import LABELS, classified, write_images, write_model
 from shell import ROOT
-
-from src.data.transforms import load_image
-from src.deploy.card import read_card
 
 PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 
@@ -19,40 +17,49 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.M | re.S)
 
 
-def test_the_example_classifies_as_the_network_does(tmp_path, monkeypatch, capsys):
-    """People copy it: its steps from a file to probabilities have to be those of training, from any file size."""
-    write_model(tmp_path / "model.onnx")
-    photo, *_ = write_images(tmp_path)
-    photo.rename(tmp_path / "photo.png")
-    monkeypatch.chdir(tmp_path)
-    (example,) = blocks("python")
-    names = {}
-    exec(example, names)
-    image = load_image("photo.png", read_card(tmp_path / "model.onnx")["preprocessing"])
-    (best,) = classified(tmp_path / "model.onnx", [image], len(LABELS))
-    shown = [line.split(" %  ") for line in capsys.readouterr().out.splitlines()]
-    assert [label for _, label in shown] == [label for label, _ in best[:3]]
-    assert dict(names["classifier"]("photo.png")) == pytest.approx(dict(best), abs=0.02)
-    with pytest.raises(ValueError, match="nothing"):
-        names["classifier"]("nothing.png")
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_example_prepares_pixels_and_grey(tmp_path, monkeypatch, channels):
-    """Files with normalisation inside take bytes, and those of grey images one channel."""
+@pytest.fixture
+def example(tmp_path, monkeypatch, capsys):
+    """The names that the Python example defines and, as "shown", what it prints of model.onnx and photo.png."""
     write_model(tmp_path / "model.onnx")
     write_images(tmp_path)[0].rename(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
     names = {}
-    exec(blocks("python")[0], names)
-    spec = {**names["classifier"].card["preprocessing"], "in_channels": channels, "mean": [0.0] * channels}
-    spec |= {"std": [1 / 255] * channels}
-    for dtype, shape in (("uint8", (8, 8, channels)), ("float32", (channels, 8, 8)), ("float16", (channels, 8, 8))):
-        names["classifier"].card = {"preprocessing": spec, "input": {"dtype": dtype}}
-        image = names["classifier"].prepare("photo.png")
-        assert (image.shape, image.dtype) == (shape, dtype)
-        image = image.transpose(2, 0, 1) if dtype == "uint8" else image
-        assert np.abs(image.astype(float) - load_image("photo.png", spec)).max() <= 1.01
+    exec(code, names)
+    return {**names, "shown": capsys.readouterr().out.splitlines()}
+
+
+def test_the_example_classifies_as_the_network_does(example, tmp_path):
+    """People copy it: its steps from a file to probabilities have to be those of training."""
+    image = prepared("photo.png", example["classifier"].card["preprocessing"])
+    (best,) = classified(tmp_path / "model.onnx", [image], len(LABELS))
+    shown = [line.split(" %  ") for line in example["shown"]]
+    assert [label for _, label in shown] == [label for label, _ in best[:3]]
+    assert dict(example["classifier"]("photo.png")) == pytest.approx(dict(best), abs=0.02)
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        example["classifier"]("nothing.png")
+
+
+@pytest.mark.parametrize("case", CASES, ids=[name for name, *_ in CASES])
+def test_the_example_prepares_images_as_training_does(example, tmp_path, case):
+    """Of any size, shape, type and card; files with normalisation inside take bytes."""
+    path, spec = write_case(tmp_path, *case)
+    classifier = example["classifier"]
+    classifier.card = {"preprocessing": spec, "input": {"dtype": "uint8"}}
+    assert_alike(classifier.prepare(str(path)), path, spec)
+    for dtype in ("float32", "float16"):
+        classifier.card["input"]["dtype"] = dtype
+        image = classifier.prepare(str(path))
+        assert image.dtype == dtype
+        assert np.abs(image.astype(float) - prepared(path, spec)).max() <= 1.5 / 255 / min(spec["std"])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_the_example_refuses_what_training_does(example, tmp_path, name):
+    """OpenCV reads 16 bits as black, and a TIFF under any name."""
+    write_refused(tmp_path)
+    with pytest.raises(ValueError, match=f"{name} {REFUSED[name]}"):
+        example["classifier"].prepare(name)
 
 
 def test_commands_and_links_name_what_is_there():

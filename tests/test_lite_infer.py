@@ -10,14 +10,13 @@ import os
 import sys
 import types
 
-import cv2
 import numpy as np
 import pytest
+from client_images import CASES, REFUSED, assert_alike, prepared, write_case, write_refused
 from lite_model import LABELS, classified, write_images, write_model
 from shell import ROOT
 
 from scripts import lite_infer
-from src.data.transforms import load_image
 from src.deploy.card import card_path
 
 
@@ -80,12 +79,13 @@ def refused(*words):
 
 
 def test_classifies_as_training_does(model, lite, monkeypatch, capsys, tmp_path):
-    """Three images through a model of two at once: labels and probabilities as of MindSpore's own images."""
+    """Three images through a model of two at once: labels and probabilities as of Pillow's images."""
     images = write_images(tmp_path)
     run(monkeypatch, "--model", model, "--topk", 3, "--threads", 1, *images)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    prepared = [load_image(path, json.loads(card_path(model).read_text())["preprocessing"]) for path in images]
-    for line, path, best in zip(lines, images, classified(model, prepared, 3), strict=True):
+    spec = json.loads(card_path(model).read_text())["preprocessing"]
+    inputs = [prepared(path, spec) for path in images]
+    for line, path, best in zip(lines, images, classified(model, inputs, 3), strict=True):
         assert line["image"] == str(path)
         assert [entry["label"] for entry in line["topk"]] == [label for label, _ in best]
         assert [entry["probability"] for entry in line["topk"]] == pytest.approx([p for _, p in best], abs=0.02)
@@ -97,23 +97,24 @@ def test_classifies_as_training_does(model, lite, monkeypatch, capsys, tmp_path)
     assert len(lite) == 2, "a newer ONNX file is converted again"
 
 
-@pytest.mark.parametrize("size", [(37, 53), (64, 40), (21, 20)])
-@pytest.mark.parametrize("kind", [(3, "bilinear"), (3, "bicubic"), (1, "bilinear")])
-def test_prepares_images_as_training_does(tmp_path, size, kind):
-    """Resize, crop, grey and normalisation agree with MindSpore's own to the rounding of a pixel."""
-    channels, interpolation = kind
-    spec = {"image_size": 16, "resize": 20, "interpolation": interpolation, "in_channels": channels}
-    spec |= {"mean": [0.5, 0.4, 0.3][:channels], "std": [0.2, 0.3, 0.4][:channels]}
-    pixels = np.random.default_rng(0).integers(0, 255, (7, 5, 3), np.uint8)
-    path = str(tmp_path / "image.png")
-    cv2.imwrite(path, cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC))
-    card = {"preprocessing": spec, "input": {"dtype": "float32", "shape": [1, channels, 16, 16]}}
-    ours, theirs = lite_infer.prepare(path, card), load_image(path, spec)
-    assert ours.dtype == theirs.dtype == np.float32
-    assert np.abs(ours - theirs).max() <= 1.01 / 255 / 0.2
-    card["input"] = {"dtype": "uint8", "shape": [1, 16, 16, channels]}
-    pixels = lite_infer.prepare(path, card)
-    assert (pixels.dtype, pixels.shape) == (np.uint8, (16, 16, channels))
+@pytest.mark.parametrize("case", CASES, ids=[name for name, *_ in CASES])
+def test_prepares_images_as_training_does(tmp_path, case):
+    """Of any size, shape, type and card: scaling, crop, grey, orientation and normalisation are Pillow's."""
+    path, spec = write_case(tmp_path, *case)
+    card = {"preprocessing": spec, "input": {"dtype": "uint8"}}
+    assert_alike(lite_infer.prepare(str(path), card), path, spec)
+    card["input"]["dtype"] = "float32"
+    ours, theirs = lite_infer.prepare(str(path), card), prepared(path, spec)
+    assert ours.dtype == np.float32
+    assert np.abs(ours - theirs).max() <= 1.01 / 255 / min(spec["std"])
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_files_that_training_does_not_read(model, tmp_path, name):
+    """OpenCV reads 16 bits as black, and a TIFF under any name: one line says what to do."""
+    write_refused(tmp_path)
+    with pytest.raises(lite_infer.UserError, match=f"{name} {REFUSED[name]}"):
+        lite_infer.prepare(str(tmp_path / name), lite_infer.read_card(str(model)))
 
 
 def test_probabilities_stay_as_they_are():
@@ -129,11 +130,10 @@ def test_what_cannot_be_used_is_named(model, lite, monkeypatch, tmp_path):
     assert "nothing.onnx" in refused("--model", tmp_path / "nothing.onnx")
     assert "--topk is 0" in refused("--model", model, "--topk", 0)
     card = lite_infer.read_card(str(model))
-    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.npy").touch()
     np.save(tmp_path / "small.npy", np.zeros((3, 4, 4), np.float32))
     np.save(tmp_path / "double.npy", np.zeros((3, 8, 8)))
-    for name in ("text.png", "missing.png", "empty.npy", "missing.npy", "small.npy", "double.npy"):
+    for name in ("missing.png", "empty.npy", "missing.npy", "small.npy", "double.npy"):
         with pytest.raises(lite_infer.UserError, match=name):
             lite_infer.prepare(str(tmp_path / name), card)
     np.save(tmp_path / "right.npy", np.ones((3, 8, 8), np.float32))

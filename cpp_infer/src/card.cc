@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "card.h"
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -16,11 +17,16 @@ void Check(bool right, const std::string &what) {
 Card Parse(const nlohmann::json &json) {
   const auto &spec = json.at("preprocessing");
   Card card;
-  spec.at("image_size").get_to(card.image_size);
+  // One number in the cards of earlier exports, which have no orientation.
+  const auto &size = spec.at("image_size");
+  (size.is_array() ? size.at(0) : size).get_to(card.height);
+  (size.is_array() ? size.at(1) : size).get_to(card.width);
   spec.at("resize").get_to(card.resize);
   spec.at("in_channels").get_to(card.channels);
   spec.at("mean").get_to(card.mean);
   spec.at("std").get_to(card.std);
+  const auto orientation = spec.value("orientation", "ignore");
+  card.turn = orientation == "apply";
   const auto interpolation = spec.at("interpolation").get<std::string>();
   card.bicubic = interpolation == "bicubic";
   card.takes_pixels = json.at("input").at("dtype") == "uint8";
@@ -28,8 +34,10 @@ Card Parse(const nlohmann::json &json) {
   json.at("labels").get_to(card.labels);
 
   Check(card.bicubic || interpolation == "bilinear", "interpolation is '" + interpolation + "'");
+  Check(card.turn || orientation == "ignore", "orientation is '" + orientation + "'");
   Check(card.channels == 1 || card.channels == 3, "in_channels is " + std::to_string(card.channels));
-  Check(card.image_size >= 1 && card.resize >= card.image_size, "resize is smaller than image_size, or that than 1");
+  const int shorter = std::min(card.height, card.width);
+  Check(shorter >= 1 && card.resize >= shorter, "resize is smaller than image_size, or that than 1");
   const auto channels = static_cast<size_t>(card.channels);
   Check(card.mean.size() == channels && card.std.size() == channels, "mean and std are not one for each channel");
   Check(!card.labels.empty(), "labels are missing");
@@ -52,6 +60,6 @@ Card Card::Read(const std::string &path) {
 }
 
 size_t Card::ImageBytes() const {
-  const auto values = static_cast<size_t>(image_size) * image_size * channels;
+  const auto values = static_cast<size_t>(height) * width * channels;
   return values * (takes_pixels ? sizeof(uint8_t) : sizeof(float));
 }

@@ -8,12 +8,13 @@
 #include <vector>
 
 struct Card {
-  int image_size;                   // pixels a side of the network's input
-  int resize;                       // pixels of the shorter side before the crop
+  int height, width;                // of the network's input, pixels
+  int resize;                       // pixels of the shorter side of what is cropped, in the proportions of the input
+  bool turn;                        // as the file's EXIF orientation says
   bool bicubic;                     // how to resize; otherwise bilinear
   int channels;                     // 3, or 1 for grey
   std::vector<float> mean, std;     // of the channels, of pixels from 0 to 1
-  bool takes_pixels;                // uint8 (B, S, S, C), normalised in the graph; otherwise float32 (B, C, S, S)
+  bool takes_pixels;                // uint8 (B, H, W, C), normalised in the graph; otherwise float32 (B, C, H, W)
   bool gives_probabilities;         // otherwise logits
   std::vector<std::string> labels;  // of the classes
 

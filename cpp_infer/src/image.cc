@@ -11,6 +11,8 @@
 #ifdef WITH_OPENCV
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
+
+#include "scale.h"
 #endif
 
 namespace {
@@ -23,27 +25,34 @@ std::vector<uint8_t> ReadBytes(const std::string &path) {
 }
 
 #ifdef WITH_OPENCV
-// Return uint8 (S, S, C), channels as R, G, B.
-cv::Mat Cropped(const std::string &path, const Card &card) {
+// Return (h, w, 3) as B, G, R of a file of a type, and of 8 bits a channel, that the training too reads.
+cv::Mat Decoded(const std::string &path, bool turn) {
   const auto bytes = ReadBytes(path);
+  std::string head(25, '\0');
+  std::copy_n(bytes.begin(), std::min(bytes.size(), head.size()), head.begin());
+  const auto has = [&head](const std::string &text, size_t at = 0) { return head.compare(at, text.size(), text) == 0; };
+  const bool is_png = has("\x89PNG"), is_webp = has("RIFF") && has("WEBP", 8);
+  if (!is_png && !is_webp && !has("\xff\xd8\xff") && !has("BM")) {
+    throw Error("image " + path + " is not a JPEG, PNG, BMP or WebP image; convert it");
+  }
+  if (is_png && head[24] == 16) {
+    throw Error("image " + path + " has 16 bits a channel, of which 8 would be lost; convert it to 8 bits by the " +
+                "range of its values, or the like");
+  }
   cv::Mat image;
-  if (!bytes.empty()) {
-    image = cv::imdecode(bytes, cv::IMREAD_COLOR | cv::IMREAD_IGNORE_ORIENTATION);
+  try {
+    image = cv::imdecode(bytes, cv::IMREAD_COLOR | (turn ? 0 : cv::IMREAD_IGNORE_ORIENTATION));
+  } catch (const cv::Exception &) {
   }
   if (image.empty()) {
     throw Error("image " + path + " is damaged, or of a type that OpenCV does not read");
   }
-  cv::cvtColor(image, image, card.channels == 1 ? cv::COLOR_BGR2GRAY : cv::COLOR_BGR2RGB);
-  const int shorter = std::min(image.rows, image.cols);
-  const cv::Size size(static_cast<int64_t>(image.cols) * card.resize / shorter,
-                      static_cast<int64_t>(image.rows) * card.resize / shorter);
-  cv::resize(image, image, size, 0, 0, card.bicubic ? cv::INTER_CUBIC : cv::INTER_LINEAR);
-  const int side = card.image_size;
-  return image(cv::Rect((image.cols - side) / 2, (image.rows - side) / 2, side, side)).clone();
+  return image;
 }
 
 std::vector<uint8_t> Decode(const std::string &path, const Card &card) {
-  const cv::Mat pixels = Cropped(path, card);
+  cv::Mat pixels = ScaledAndCropped(Decoded(path, card.turn), card);
+  cv::cvtColor(pixels, pixels, card.channels == 1 ? cv::COLOR_BGR2GRAY : cv::COLOR_BGR2RGB);
   if (card.takes_pixels) {
     return {pixels.datastart, pixels.dataend};
   }

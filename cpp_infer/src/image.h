@@ -10,10 +10,11 @@
 
 #include "card.h"
 
-// Return the bytes of one image: shorter side to `resize`, centre crop, normalised unless the graph does that.
+// Return the bytes of one image: scaled, centre crop, normalised unless the graph does that.
 //
 // A `.bin` file is taken as it is: prepared elsewhere, little endian, of exactly this size. Throws Error if the file is
-// missing, damaged or of another size, or if the program was built without OpenCV and the file is no `.bin`.
+// missing, damaged or of another size, if it is no JPEG, PNG, BMP or WebP of 8 bits a channel, or if the program was
+// built without OpenCV and the file is no `.bin`.
 std::vector<uint8_t> LoadImage(const std::string &path, const Card &card);
 
 #endif  // CPP_INFER_SRC_IMAGE_H_
