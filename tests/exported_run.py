@@ -45,3 +45,12 @@ def write_images(folder):
         (folder / "val" / name).mkdir(parents=True)
         pixels = Image.fromarray(rng.integers(0, 255, (5, 4), np.uint8)).resize((40, 50), Image.BICUBIC)
         pixels.save(folder / "val" / name / "1.png")
+
+
+def opencv_logits(path, images):
+    """Return what OpenCV's dnn computes of an ONNX file for float32 (B, C, H, W): (B, K)."""
+    import cv2
+
+    network = cv2.dnn.readNetFromONNX(str(path))
+    network.setInput(images)
+    return network.forward()

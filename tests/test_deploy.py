@@ -12,7 +12,7 @@ import mindspore as ms
 import numpy as np
 import onnx
 import pytest
-from exported_run import CLASSES, write_images, write_run
+from exported_run import CLASSES, opencv_logits, write_images, write_run
 
 from src.config import load_config
 from src.deploy import export as export_module
@@ -47,13 +47,15 @@ def exported(config, kind):
 
 
 def test_files_compute_what_the_network_does(run):
-    """The exported files agree with the network on inputs other than the one they were tried on."""
+    """The exported files agree with the network on inputs other than the one they were tried on, in OpenCV too."""
     images = np.random.default_rng(7).standard_normal((BATCH, 1, 32, 32)).astype(np.float32)
     expected = CheckpointModel(Path(run.output_dir, "best.ckpt"), run.model).logits(images)
     # Else the logits would prove little: those of a fresh network are the same for every image.
     assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max()
     for model in (OnnxModel(exported(run, "onnx")), MindirModel(exported(run, "mindir"))):
         np.testing.assert_allclose(model.logits(images), expected, atol=1e-5 * np.abs(expected).max())
+    by_opencv = opencv_logits(exported(run, "onnx"), images)
+    np.testing.assert_allclose(by_opencv, expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(

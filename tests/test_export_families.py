@@ -8,7 +8,7 @@ import mindspore as ms
 import numpy as np
 import onnx
 import pytest
-from exported_run import write_images, write_run
+from exported_run import opencv_logits, write_images, write_run
 
 from src.deploy.card import read_card
 from src.deploy.classify import softmax
@@ -37,6 +37,11 @@ def swin(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pvt(tmp_path_factory):
     return write_family("acmix_pvt_tiny", tmp_path_factory.mktemp("pvt"))
+
+
+@pytest.fixture(scope="module")
+def san(tmp_path_factory):
+    return write_family("acmix_san10", tmp_path_factory.mktemp("san"))
 
 
 def export(config, kind, *arguments, **wishes):
@@ -107,15 +112,24 @@ def test_mindir_in_float16(pvt):
     assert {parameter.dtype for parameter in MindirModel(path).graph.get_parameters()} == {ms.float16}
 
 
-def test_any_number_of_images_in_the_oldest_opset(tmp_path):
+def test_any_number_of_images_in_the_oldest_opset(san):
     """Attention without softmax too takes any number of images."""
-    config = write_family("acmix_san10", tmp_path)
-    path, card = export(config, "onnx", None)
+    path, card = export(san, "onnx", None)
     assert card["max_difference"] < 1e-5 and onnx.load(path).opset_import[0].version == 11
     images = np.random.default_rng(3).standard_normal((7, 1, 32, 32)).astype(np.float32)
     model = OnnxModel(path)
     one_by_one = np.concatenate([model.logits(image[None]) for image in images])
     np.testing.assert_allclose(model.logits(images), one_by_one, atol=1e-5 * np.abs(one_by_one).max())
+
+
+@pytest.mark.parametrize(("family", "opset"), [("san", 17), ("swin", 20), ("pvt", 11)])
+def test_opencv_reads_a_fixed_batch(request, family, opset):
+    """A runtime by others than onnxruntime's agrees with it; `test_deploy.py` has ACmix-ResNet."""
+    path, card = export(request.getfixturevalue(family), "onnx", 2, opset=opset)
+    images = np.random.default_rng(3).standard_normal(card["input"]["shape"]).astype(np.float32)
+    expected = OnnxModel(path).logits(images)
+    assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max()
+    np.testing.assert_allclose(opencv_logits(path, images), expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_int8(tmp_path):
