@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import sys
+from pathlib import Path
 
 from src.cli import config_parser, parse_with_config
 from src.crash import survive_crashes
@@ -22,11 +23,18 @@ def main():
     judged.add_argument("--model", metavar="FILE", help="a .onnx or .mindir file with its description beside it")
     parser.add_argument("--key", metavar="KEY|@FILE", help="of an encrypted .mindir, or the file that holds it")
     parser.add_argument(
+        "--per_class",
+        metavar="FILE",
+        help="write a .csv file with a line for each class, and the confusion matrix as a .png beside it",
+    )
+    parser.add_argument(
         "--check_data",
         action="store_true",
         help="decode every image first; name the damaged ones and end, or, with data.damaged_list, leave them out",
     )
     arguments, config = parse_with_config(parser)
+    if arguments.per_class:
+        check_output(arguments.per_class)
     if arguments.key and not arguments.model:
         raise UserError("--key goes with an encrypted --model; leave it out")
     # Workers of a job have a launcher, which watches them.
@@ -36,7 +44,7 @@ def main():
             "--check_data names the image"
         )
 
-    # MindSpore takes seconds to load, and src.device has to be the first to load it.
+    # MindSpore takes seconds to load.
     from src.data.check_data import check_data, count_left_out
     from src.device import setup_device
     from src.training.parallel import sum_over_workers
@@ -52,16 +60,24 @@ def main():
         from src.deploy.evaluate import evaluate_exported
         from src.deploy.key import read_key
 
-        result, images_per_s = evaluate_exported(config, arguments.model, world, read_key(arguments.key))
+        result, images_per_s = evaluate_exported(
+            config, arguments.model, world, read_key(arguments.key), arguments.per_class
+        )
     else:
         from src.training.evaluate import evaluate_checkpoint
 
-        result, images_per_s = evaluate_checkpoint(config, arguments.checkpoint, world)
+        result, images_per_s = evaluate_checkpoint(config, arguments.checkpoint, world, arguments.per_class)
     if world.rank == 0:
         print(f"{config.model.name} from {arguments.model or arguments.checkpoint}")
         print(f"top-1 {result['top1']:.2f} %   top-5 {result['top5']:.2f} %   loss {result['loss']:.4f}")
         print(f"{result['samples']} images, {images_per_s:.1f} images/s")
         print(json.dumps(result))
+
+
+def check_output(path):
+    """Refuse, before an evaluation, a --per_class that could not be written after it."""
+    if Path(path).suffix != ".csv" or not Path(path).resolve().parent.is_dir():
+        raise UserError(f"--per_class {path} takes a .csv file in a folder that exists")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main():
         raise UserError("--batch_size and --dynamic_batch contradict each other; leave one of them out")
     batch_size = 1 if arguments.batch_size is None else arguments.batch_size
 
-    # MindSpore takes seconds to load, and src.device has to be the first to load it.
+    # MindSpore takes seconds to load.
     from src.deploy.export import export_checkpoint
     from src.deploy.key import read_key
     from src.deploy.proof import WrongExport

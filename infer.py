@@ -50,13 +50,16 @@ def main():
 
     # MindSpore takes seconds to load.
     from src.config import DeviceConfig
+    from src.data.dataset import describe_turned
     from src.deploy.classify import open_classifier
-    from src.deploy.images import find_images
+    from src.deploy.images import find_images, others_below
     from src.deploy.key import read_key
     from src.deploy.results import open_results
     from src.device import setup_device
 
     images = find_images(arguments.image)
+    if note := others_below(arguments.image):
+        print(note, file=sys.stderr)
     # onnxruntime has devices of its own; MindSpore need not have them.
     if not arguments.model.endswith(".onnx"):
         setup_device(DeviceConfig(target=arguments.device_target))
@@ -75,6 +78,8 @@ def main():
         results = classifier.classify(batches, arguments.topk)
         for path, best in tqdm(results, total=total, unit="image", disable=not is_watched):
             write(path, best)
+    if batches.turned:
+        print(f"{arguments.image}: {describe_turned(batches.turned)}", file=sys.stderr)
     for problem in batches.unreadable:
         print("error:", " ".join(problem.split()), file=sys.stderr)
     if batches.unreadable:

@@ -27,7 +27,7 @@ def main():
     )
     arguments, config = parse_with_config(parser)
 
-    # MindSpore takes seconds to load, and src.device has to be the first to load it.
+    # MindSpore takes seconds to load.
     from src.data.check_data import check_data, count_left_out
     from src.device import setup_device
     from src.training.parallel import sum_over_workers

@@ -30,14 +30,13 @@ from src.errors import UserError, entry_point
 def main():
     arguments, config = parse_arguments()
 
-    # MindSpore takes seconds to load, and src.device has to be the first to load it.
-    import src.device  # noqa: F401
+    # MindSpore takes seconds to load.
     from src.data.dataset import create_dataset, decoding_threads, iterate
     from src.data.image_folder import list_images, list_split
 
     data, model = config.data, config.model
     listed = list_images(Path(data.data_dir, data.train_split))
-    files = [str(listed.folder / file) for file, _ in listed.files()]
+    files = [str(listed.path(position)) for position in range(listed.images)]
     random.Random(0).shuffle(files)
     images = min(arguments.images, len(files) // data.batch_size * data.batch_size)
     threads = decoding_threads(data)
@@ -45,7 +44,7 @@ def main():
     cv2.setNumThreads(1)
 
     def bare(_):
-        prepare = partial(decode_and_crop, data=data, size=model.image_size)
+        prepare = partial(decode_and_crop, data=data, size=model.size)
         with ThreadPoolExecutor(threads) as pool:
             return sum(1 for _ in pool.map(prepare, files[:images]))
 
@@ -109,7 +108,7 @@ def print_table(turns):
 
 
 def decode_and_crop(path, data, size):
-    """Return a random crop of an image file, `size` pixels square, drawn as `data` says."""
+    """Return a random crop of an image file, `size` (H, W) pixels, drawn as `data` says."""
     image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     height, width = image.shape[:2]
     for _ in range(10):
@@ -122,7 +121,7 @@ def decode_and_crop(path, data, size):
         across = down = min(width, height)
     x, y = random.randint(0, width - across), random.randint(0, height - down)
     how = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[data.interpolation]
-    return cv2.resize(image[y : y + down, x : x + across], (size, size), interpolation=how)
+    return cv2.resize(image[y : y + down, x : x + across], size[::-1], interpolation=how)
 
 
 if __name__ == "__main__":

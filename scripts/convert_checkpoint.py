@@ -24,7 +24,7 @@ def main():
     check(arguments)
     model = wanted_model(arguments, overrides)
 
-    # MindSpore takes seconds to load, and src.device has to be the first to load it.
+    # MindSpore takes seconds to load.
     from src.device import setup_device
 
     setup_device(DeviceConfig())

@@ -22,8 +22,7 @@ from src.errors import UserError, entry_point
 def main():
     arguments = parse_arguments()
 
-    # MindSpore takes seconds to load, and src.device has to be the first to load it.
-    import src.device  # noqa: F401
+    # MindSpore takes seconds to load.
     from src.data.class_names import FILE
     from src.data.packing import Packing, check
     from src.data.records import open_packed
@@ -38,6 +37,8 @@ def main():
     # Both are looked at before hours go into the first.
     packings = [Packing(Path(arguments.data_dir, split), folder, arguments.shard_size) for folder, split in folders]
     for (folder, split), packing in zip(folders, packings):
+        for note in packing.notes:
+            print(note, file=sys.stderr)
         follow(packing.run(), f"packing {split}", packing.packed, packing.images)
         print(f"{folder}: {packing.images} images in {len(open_packed(folder).shards)} shards, each read back")
     if Path(arguments.data_dir, FILE).exists():

@@ -22,8 +22,7 @@ from src.errors import entry_point
 def main():
     arguments = parse_arguments()
 
-    # MindSpore takes seconds to load, and src.device has to be the first to load it.
-    import src.device  # noqa: F401
+    # MindSpore takes seconds to load.
     from src.data.imagenet import count_train_images, link_imagenet, read_development_kit
 
     kit = read_development_kit(arguments.devkit_dir, arguments.classes)

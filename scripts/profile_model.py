@@ -49,7 +49,7 @@ def main():
     )
     here = machine()
 
-    # MindSpore takes seconds to load, and src.device has to be the first to load it.
+    # MindSpore takes seconds to load.
     from src.device import setup_device
 
     setup_device(DeviceConfig())

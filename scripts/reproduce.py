@@ -49,7 +49,7 @@ def decompose():
     """Take one convolution apart."""
     args = parse_convolution()
 
-    # MindSpore takes seconds to load, and src.device has to be the first to load it.
+    # MindSpore takes seconds to load.
     from src.device import setup_device
 
     setup_device(DeviceConfig())
@@ -101,7 +101,7 @@ def compare():
     seeds = [config.train.seed + number for number in range(args.seeds)]
     make_folder(config.output_dir)
 
-    # MindSpore takes seconds to load, and src.device has to be the first to load it.
+    # MindSpore takes seconds to load.
     from importlib import import_module
 
     from src.device import setup_device

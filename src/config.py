@@ -15,8 +15,10 @@ from src.schema import (
     build,
     describe,
     each,
+    each_of_two,
     flatten,
     key,
+    listed_or,
     one_of,
     section,
     suggest,
@@ -33,10 +35,17 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 class ModelConfig:
     name: str = key(dataclasses.MISSING, "model to create, e.g. acmix_resnet26")
     num_classes: int = key(1000, "number of classes", at_least(1))
-    image_size: int = key(224, "height and width of the input, pixels", at_least(1))
+    image_size: int | list[int] = key(
+        224, "side of the square input, or its [height, width], pixels", each_of_two(at_least(1))
+    )
     in_channels: int = key(3, "colour (3) or grey (1) input", one_of(1, 3))
     drop_path_rate: float = key(0.0, "stochastic depth of the last block", below(0, 1))
     options: dict = key({}, "further arguments of the model, e.g. {stem: small}")
+
+    @property
+    def size(self):
+        """(H, W) of the input, pixels."""
+        return pair(self.image_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +64,20 @@ class DataConfig:
     batch_size: int = key(32, "images per device and step", at_least(1))
     num_workers: int = key(0, "decoding threads per device; 0 or more than there are: all cores", at_least(0))
     crop_scale: list[float] = key([0.08, 1.0], "area of the random training crop, part of the image", ascending_pair(1))
-    crop_ratio: list[float] = key([0.75, 1.3333], "width / height of the random training crop", ascending_pair())
+    crop_ratio: list[float] = key(
+        [0.75, 1.3333], "width / height of the random training crop, over that of the input", ascending_pair()
+    )
     crop_padding: int = key(
         0, "instead of crop_scale: crop unscaled, from the image with so many black pixels around it", at_least(0)
     )
-    interpolation: str = key("bilinear", "how images are resized", one_of("bilinear", "bicubic"))
+    interpolation: str = key(
+        "bilinear", "how images are resized, antialiased as Pillow does it", one_of("bilinear", "bicubic")
+    )
+    orientation: str = key(
+        "ignore",
+        "EXIF orientation of images: ignored, as published evaluations do, or applied",
+        one_of("ignore", "apply"),
+    )
     hflip: float = key(0.5, "probability of a horizontal flip in training", between(0, 1))
     randaugment: int = key(0, "strength of two random colour or shape changes in training; 0: none", between(0, 10))
     random_erasing: float = key(0.0, "probability of noise in a rectangle of a training image", between(0, 1))
@@ -67,7 +85,12 @@ class DataConfig:
     cutmix: float = key(
         0.0, "alpha of cutmix, pasting one into another; with mixup: either by chance; 0: none", at_least(0)
     )
-    resize: int = key(0, "shorter side before the centre crop in evaluation; 0: image_size * 256/224", at_least(0))
+    resize: int = key(
+        0,
+        "shorter side before the centre crop in evaluation (of a rectangle: that the image covers); 0: that of "
+        "image_size * 256/224",
+        at_least(0),
+    )
     mean: list[float] = key(IMAGENET_MEAN, "mean of each channel, pixels in 0..1", each(between(0, 1)))
     std: list[float] = key(IMAGENET_STD, "standard deviation of each channel, pixels in 0..1", each(between(1e-4, 1)))
 
@@ -109,6 +132,12 @@ class LossConfig:
         one_of("cross_entropy", "binary_cross_entropy"),
     )
     label_smoothing: float = key(0.1, "probability spread evenly over all classes", below(0, 1))
+    class_weights: str | list[float] = key(
+        "none",
+        "factor on the loss of each class, in the order of their folders; balanced: all images of a class together "
+        "count as much as those of any other",
+        listed_or(at_least(0), "none", "balanced"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +192,11 @@ ALIASES = {
     "pretrained": "finetune.pretrained",
     "epochs": "train.epochs",
 }
+
+
+def pair(size):
+    """Return (H, W) of a size that is given so, or as S for S x S."""
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def load_config(path, overrides=()):
@@ -258,15 +292,21 @@ def _check_together(config, source):
             raise UserError(
                 f"{source(f'data.{name}')}: data.{name} has no effect with data.crop_padding; leave one of them out"
             )
-    if 0 < data.resize < model.image_size:
+    if 0 < data.resize < min(model.size):
         raise UserError(
             f"{source('data.resize')}: data.resize is {data.resize} but takes at least "
-            f"model.image_size, {model.image_size}, or 0"
+            f"the shorter side of model.image_size, {min(model.size)}, or 0"
         )
     if config.scheduler.warmup_epochs > config.train.epochs:
         raise UserError(
             f"{source('scheduler.warmup_epochs')}: scheduler.warmup_epochs is {config.scheduler.warmup_epochs} "
             f"but takes at most train.epochs, {config.train.epochs}"
+        )
+    weights = config.loss.class_weights
+    if isinstance(weights, list) and len(weights) != model.num_classes:
+        raise UserError(
+            f"{source('loss.class_weights')}: loss.class_weights has {len(weights)} numbers but takes one for each of "
+            f"the {model.num_classes} classes (model.num_classes)"
         )
     check_recipe(config, source)
     for field in dataclasses.fields(model):

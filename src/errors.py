@@ -30,8 +30,8 @@ def entry_point(main):
         except UserError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             code = 2
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+        except KeyboardInterrupt as error:
+            print(str(error) or "interrupted", file=sys.stderr)
             code = 130
         except BrokenPipeError:
             os._exit(0)

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Typed settings from plain mappings: each dataclass field says what it is for and which values it takes."""
 
+import contextlib
 import dataclasses
 import math
+import types
 import typing
 
 from src.errors import UserError, did_you_mean
@@ -14,6 +16,8 @@ _KIND_TEXT = {
     str: "a string",
     dict: "a mapping",
     list[float]: "a list of numbers",
+    int | list[int]: "an integer or two in a list",
+    str | list[float]: "a string or a list of numbers",
 }
 
 
@@ -56,6 +60,25 @@ def ascending_pair(high=math.inf):
 
 def each(rule):
     return Rule(f"one or more, each {rule.text}", lambda value: value and all(map(rule.accepts, value)))
+
+
+def each_of_two(rule):
+    """One value, or a list of two."""
+    return Rule(
+        rule.text,
+        lambda value: (
+            len(value) == 2 and all(map(rule.accepts, value)) if isinstance(value, list) else rule.accepts(value)
+        ),
+    )
+
+
+def listed_or(rule, *choices):
+    """One of `choices`, or a list of values that `rule` takes."""
+    return Rule(
+        f"{' or '.join(choices)}, or a list with each {rule.text}",
+        lambda value: all(map(rule.accepts, value)) and bool(value) if isinstance(value, list) else value in choices,
+        choices,
+    )
 
 
 def key(default, help_text, rule=None):
@@ -171,8 +194,12 @@ def _convert(value, kind):
     """Return `value` as `kind` (an integer is a number too, a boolean is not), or raise TypeError."""
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if kind == list[float] and isinstance(value, list):
-        return [_convert(item, float) for item in value]
+    if isinstance(kind, types.UnionType):
+        for option in typing.get_args(kind):
+            with contextlib.suppress(TypeError):
+                return _convert(value, option)
+    if typing.get_origin(kind) is list and isinstance(value, list):
+        return [_convert(item, *typing.get_args(kind)) for item in value]
     if kind is dict and isinstance(value, dict) and all(isinstance(name, str) for name in value):
         return value
     if kind in (bool, int, str) and type(value) is kind:

@@ -15,6 +15,7 @@ import pytest
 from exported_run import CLASSES, opencv_logits, write_images, write_run
 
 from src.config import load_config
+from src.data.classes import Classes
 from src.deploy import export as export_module
 from src.deploy.card import card_path, class_labels, read_card
 from src.deploy.export import export_checkpoint
@@ -104,11 +105,12 @@ def test_description(run, kind):
     assert (card["input"]["name"], card["output"]["name"]) == ("image", "logits")
     assert card["input"]["dtype"] == card["output"]["dtype"] == "float32"
     assert card["folded"] is True and card["encrypted"] is False and card["tolerance"] == 1e-4
-    assert card["labels"] == CLASSES
+    assert card["labels"] == card["classes"] == CLASSES
     assert card["preprocessing"] == {
-        "image_size": 32,
+        "image_size": [32, 32],
         "resize": 36,
         "interpolation": "bilinear",
+        "orientation": "ignore",
         "mean": [0.3],
         "std": [0.35],
         "in_channels": 1,
@@ -125,13 +127,14 @@ def test_labels(run, tmp_path):
     """Labels are the training's own, else those of the evaluation folder, else numbers; a wrong folder is refused."""
     data = dataclasses.replace(run.data, data_dir=str(tmp_path))
     elsewhere = dataclasses.replace(run, data=data)
-    assert class_labels(run, {"classes": ["x", "y"]}) == ["x", "y"]
-    assert class_labels(run, {}) == CLASSES
-    assert class_labels(elsewhere, {}) == [str(number) for number in range(10)]
+    assert class_labels(run, {"classes": ["x", "y"]}) == Classes(["x", "y"], ["x", "y"])
+    assert class_labels(run, {"classes": ["x", "y"], "class_names": ["ix", "y"]}).names == ["ix", "y"]
+    assert class_labels(run, {}) == Classes(CLASSES, CLASSES)
+    assert class_labels(elsewhere, {}) == Classes(None, [str(number) for number in range(10)])
     (tmp_path / "class_names.txt").write_text("x\tan ex\nz\ta zed\n")
-    assert class_labels(elsewhere, {"classes": ["x", "y"]}) == ["an ex", "y"]
+    assert class_labels(elsewhere, {"classes": ["x", "y"]}) == Classes(["x", "y"], ["an ex", "y"])
     shutil.copytree(Path(run.data.data_dir, "val", CLASSES[0]), tmp_path / "val" / "only")
-    with pytest.raises(UserError, match=r"1 classes but model\.num_classes is 10"):
+    with pytest.raises(UserError, match=r"1 classes but the network has 10 and does not say"):
         class_labels(elsewhere, {})
 
 

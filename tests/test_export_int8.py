@@ -7,7 +7,7 @@ from exported_run import write_images
 from onnx_graphs import float32, graph
 
 from src.config import load_config
-from src.data.transforms import preprocessing
+from src.data import Classes, preprocessing
 from src.deploy import quantize
 from src.deploy.onnx_graph import tidy
 from src.deploy.options import Options
@@ -44,7 +44,9 @@ def judge(tmp_path, calibration_dir, data_dir):
     constants = {**weights, "shape": np.array([-1, 6, 64]), "head": float32(6, 10, seed=1)}
     model = tidy(graph('float["batch",1,32,32] image) => (float["batch",10] logits', NODES, 17, **constants))
     options = Options(None, quantize="int8", calibration_dir=str(calibration_dir))
-    return quantize.quantize_and_judge(model, config, preprocessing(config.data, 32, 1), options)
+    return quantize.quantize_and_judge(
+        model, config, preprocessing(config.data, 32, 1), Classes.recorded({}, 10), options
+    )
 
 
 def test_labelled_images(tmp_path, folder):

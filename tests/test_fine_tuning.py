@@ -7,6 +7,7 @@ import pytest
 from mindspore import nn
 
 from src.config import FinetuneConfig, OptimizerConfig
+from src.data.classes import Classes
 from src.device import World
 from src.errors import UserError
 from src.models import create_model
@@ -16,6 +17,7 @@ from src.training.optimizer import create_optimizer, layer_factors
 from src.training.step import TrainStep
 
 # A small model of each family, and per layer from the stem to the head how the names in it begin.
+FOUR, SEVEN = (Classes([*names], [*names]) for names in ("abcd", "abcdefg"))
 FAMILIES = {
     "acmix_resnet26": (
         {"depths": (1, 2, 1, 1), "width": 8, "image_size": 32},
@@ -143,7 +145,8 @@ def test_pretrained_with_another_head(name, tmp_path):
     save_weights(tmp_path / "a.ckpt", earlier, {"model": {"name": name}})
     network = build(name, seed=2)
     own = {p.name: p.asnumpy().copy() for p in network.get_parameters()}
-    line = load_pretrained(network, tmp_path / "a.ckpt")
+    line, classes = load_pretrained(network, tmp_path / "a.ckpt", FOUR)
+    assert classes == FOUR
     assert line == f"began with the weights of {tmp_path / 'a.ckpt'}, with a new head: 4 classes here, 7 there"
     theirs = {p.name: p.asnumpy() for p in earlier.get_parameters()}
     assert [p.name for p in network.get_parameters()] == list(own)
@@ -157,15 +160,38 @@ def test_pretrained_is_strict_but_for_the_head(tmp_path):
     save_weights(tmp_path / "a.ckpt", build("acmix_swin_tiny", num_classes=7), {"model": {"name": "acmix_swin_tiny"}})
     path = str(tmp_path / "a.ckpt")
     with pytest.raises(UserError, match="was written for acmix_swin_tiny"):
-        load_pretrained(build(num_classes=7), path)
+        load_pretrained(build(num_classes=7), path, SEVEN)
     with pytest.raises(UserError, match="was written for acmix_swin_tiny"):
-        load_pretrained(build("acmix_pvt_tiny", num_classes=3), path)
+        load_pretrained(build("acmix_pvt_tiny", num_classes=3), path, FOUR)
     network = build("acmix_swin_tiny", num_classes=7, seed=5)
-    assert prepare_fine_tuning(network, FinetuneConfig(pretrained=path), is_resumed=True) == []
-    assert prepare_fine_tuning(network, FinetuneConfig(path, freeze="embed.* layer1.*"), is_resumed=False) == [
+    assert prepare_fine_tuning(network, FinetuneConfig(pretrained=path), SEVEN, True) == ([], SEVEN)
+    lines, _ = prepare_fine_tuning(network, FinetuneConfig(path, freeze="embed.* layer1.*"), SEVEN, False)
+    assert lines == [
         f"began with the weights of {path}",
         f"froze 22 of {len(build('acmix_swin_tiny').trainable_params())} parameters",
     ]
     np.testing.assert_array_equal(
         network.head.weight.asnumpy(), build("acmix_swin_tiny", num_classes=7).head.weight.asnumpy()
     )
+
+
+def test_pretrained_knows_its_classes_by_name(tmp_path):
+    """Protects from swapped labels: the same classes keep the file's numbers, others get a new head."""
+    earlier = build(num_classes=4, seed=1)
+    kept = Classes(["b", "a", "d", "c"], ["bee", "ant", "dog", "cat"])
+    save_weights(tmp_path / "a.ckpt", earlier, {"model": {"name": "acmix_resnet26"}, **kept.to_record()})
+    network = build(num_classes=4, seed=2)
+    own = network.fc.weight.asnumpy().copy()
+    line, classes = load_pretrained(network, tmp_path / "a.ckpt", Classes(["w", "x", "y", "z"], ["W", "X", "Y", "Z"]))
+    assert "with a new head: 4 classes here, others there (class 'w'" in line and classes.folders == [
+        "w",
+        "x",
+        "y",
+        "z",
+    ]
+    np.testing.assert_array_equal(network.fc.weight.asnumpy(), own)
+    np.testing.assert_array_equal(network.stem.conv.weight.asnumpy(), earlier.stem.conv.weight.asnumpy())
+    for folders in (["a", "b", "c", "d"], ["Ameise", "Biene", "Hund", "Katze"]):
+        line, classes = load_pretrained(network, tmp_path / "a.ckpt", Classes(folders, ["ant", "bee", "cat", "dog"]))
+        assert "head" not in line and classes == kept
+        np.testing.assert_array_equal(network.fc.weight.asnumpy(), earlier.fc.weight.asnumpy())

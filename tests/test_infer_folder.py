@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from tiny_exported import CLASSES, linear_weights, write_onnx
 
-from src.data.transforms import load_image
+from src.config import DataConfig
+from src.data.transforms import load_image, preprocessing
 from src.deploy.classify import open_classifier
 from src.deploy.images import find_images
 from src.deploy.results import open_results
@@ -107,8 +108,7 @@ def test_every_form_of_a_file(tmp_path, form, batch_size, tolerance):
         Image.new("L", (9, 8), 30 * number).save(path)
     batches = classifier.read(paths, 2)
     for path, (name, best) in zip(paths, classifier.classify(batches, 3), strict=True):
-        spec = {**classifier.spec, "as_pixels": False}
-        powers = np.exp(load_image(path, spec).reshape(-1) @ weights + bias)
+        powers = np.exp(load_image(path, classifier.spec).reshape(-1) @ weights + bias)
         expected = dict(zip(CLASSES, powers / powers.sum()))
         assert name == path and dict(best) == pytest.approx(expected, rel=tolerance)
 
@@ -119,9 +119,8 @@ def test_pixels_are_what_normalisation_takes(tmp_path):
     path = tmp_path / "x.png"
     Image.fromarray(rng.integers(0, 255, (30, 50, 3), np.uint8)).save(path)
     for mean, std in (([0.4], [0.2]), ([0.5, 0.4, 0.3], [0.3, 0.2, 0.1])):
-        spec = {"image_size": 16, "resize": 20, "interpolation": "bicubic", "mean": mean, "std": std}
-        spec["in_channels"] = len(mean)
-        pixels = load_image(path, {**spec, "as_pixels": True})
+        spec = preprocessing(DataConfig(resize=20, interpolation="bicubic", mean=mean, std=std), 16, len(mean))
+        pixels = load_image(path, spec, as_pixels=True)
         assert pixels.dtype == np.uint8 and pixels.shape == (16, 16, len(mean))
         normal = (pixels / 255 - mean) / std
         np.testing.assert_allclose(load_image(path, spec), normal.transpose(2, 0, 1), atol=1e-5)

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from src.config import DataConfig
-from src.data import check_image_folder, class_names, create_dataset, iterate, packing
+from src.data import Classes, classes_to_train, create_dataset, iterate, packing
 from src.data.packing import Packing, check
 from src.data.records import open_packed, read_manifest
 from src.errors import UserError
@@ -102,10 +102,10 @@ def test_evaluation_is_the_same_in_both_forms(both, workers):
 
 def test_class_names_are_kept(both):
     """What training, evaluation and export call the classes does not depend on the form."""
-    assert [class_names(data, "val") for data in both] == [CLASSES] * 2
-    assert [check_image_folder(data, 3) for data in both] == [CLASSES] * 2
+    assert [Classes.of(data, "val").names for data in both] == [CLASSES] * 2
+    assert [classes_to_train(data, 3).names for data in both] == [CLASSES] * 2
     with pytest.raises(UserError, match=r"model\.num_classes is 7"):
-        check_image_folder(both[1], 7)
+        classes_to_train(both[1], 7)
 
 
 def test_records_are_the_files(both):
@@ -198,12 +198,12 @@ def test_a_damaged_record_is_named(source, tmp_path, split, monkeypatch):
     monkeypatch.chdir(tmp_path)
     image = source / split / "bee é" / "2.jpg"
     image.write_bytes(image.read_bytes()[:1500])
-    monkeypatch.setattr(packing, "read_image", Path.read_bytes)
+    monkeypatch.setattr(packing, "_whole", Path.read_bytes)
     target = pack(source, tmp_path / "packed")
     data = DataConfig(data_dir=str(target), batch_size=1, crop_scale=[1.0, 1.0])
     with pytest.raises(UserError) as error:
         batches(data, 16, 3, split)
-    assert f"image bee é/2.jpg in the shards of {target / split} is truncated or damaged" in str(error.value)
+    assert f"image {target / split}/bee é/2.jpg is truncated or damaged" in str(error.value)
     assert "\n" not in str(error.value)
     assert not Path("abnormal_image.jpg").exists()
 
@@ -308,7 +308,7 @@ def test_the_command(source, tmp_path):
     (source / "class_names.txt").write_text("ant\tan ant\n")
     done = run("--data_dir", source, "--output_dir", target)
     assert done.returncode == 0, done.stderr
-    assert class_names(DataConfig(data_dir=str(target)), "val")[0] == "an ant"
+    assert Classes.of(DataConfig(data_dir=str(target)), "val").names[0] == "an ant"
     assert done.stderr == "packing train  15/15 images\npacking val  15/15 images\n"
     assert done.stdout.count("15 images in 1 shards") == 2
     flip_a_bit(target / "val" / "shard-00000.mindrecord")

@@ -90,10 +90,10 @@ def test_workers_leave_an_evaluation_together(images, workers, batch_size, log_i
             world=World(rank, workers),
             plan=Plan(1, batch_size * workers, [], images),
             config=SimpleNamespace(train=SimpleNamespace(log_interval=log_interval)),
-            is_to_stop=lambda: True,
+            should_stop=lambda: True,
         )
         batches = range(math.ceil(len(range(rank, images, workers)) / batch_size))
-        asked.append([batch for batch in batches if trainer.Trainer.is_to_leave(run, batch)])
+        asked.append([batch for batch in batches if trainer.Trainer.should_leave(run, batch)])
     assert all(numbers == asked[0] for numbers in asked)
     assert asked[0][:1] == [0] * (images >= batch_size * workers)
 
@@ -152,7 +152,7 @@ def test_another_setting_is_refused_or_allowed(config, tmp_path):
     assert [line["step"] for line in lines] == [5, 6, 8, 9, 11, 12] and lines[-1]["lr"] == 0
     with pytest.raises(UserError, match=r"no checkpoint .*absent\.ckpt"):
         trainer.train(other, World(), resume=str(tmp_path / "absent.ckpt"))
-    with pytest.raises(UserError, match="written for tiny_for_tests with 3 classes and does not fit"):
+    with pytest.raises(UserError, match=r"model\.name tiny_for_tests, now resnet26; .*--pretrained"):
         model = {"name": "resnet26", "drop_path_rate": 0.0, "options": {"stem": "small", "width": 8}}
         trainer.train(changed(other, model=model), World(), resume=last)
 

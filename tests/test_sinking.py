@@ -48,10 +48,10 @@ def made(monkeypatch):
     """The epochs whose images were made, in this order; 0 is a look at how many there are."""
     create_dataset, epochs = trainer.create_dataset, []
 
-    def noted(*words):
+    def noted(*words, **more):
         if words[3] == "train":
             epochs.append(words[-1])
-        return create_dataset(*words)
+        return create_dataset(*words, **more)
 
     monkeypatch.setattr(trainer, "create_dataset", noted)
     return epochs

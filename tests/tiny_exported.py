@@ -10,9 +10,10 @@ from src.deploy.card import write_card
 CLASSES = ["class0", "class1", "class2"]
 SIZE, MEAN, STD = 8, 0.5, 0.25
 SPEC = {
-    "image_size": SIZE,
+    "image_size": [SIZE, SIZE],
     "resize": SIZE,
     "interpolation": "bilinear",
+    "orientation": "ignore",
     "mean": [MEAN],
     "std": [STD],
     "in_channels": 1,

@@ -3,19 +3,21 @@
 
 import dataclasses
 import multiprocessing
+import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import islice
 
 import numpy as np
 
 from src.cli import follow
 from src.data.damaged_list import write_damaged_list
-from src.data.dataset import decoding_threads
+from src.data.dataset import decoding_threads, describe_turned
+from src.data.image_files import decode_file, read_file
 from src.data.image_folder import Split, list_split, split_name
 from src.data.packing import check
 from src.data.records import PackedSplit
-from src.data.transforms import read_image
 from src.errors import UserError
 
 # Images given to the processes at once: few enough to show progress.
@@ -54,7 +56,7 @@ def count_left_out(data, splits):
     counts = []
     for split in splits:
         listed = list_split(data, split)
-        left_out = len(getattr(listed, "left_out", ()))
+        left_out = getattr(listed, "left_out", 0)
         counts.append(f"{left_out} of {listed.images + left_out} images of {split_name(data, split)}")
     return f"left out as damaged ({data.damaged_list}): {', '.join(counts)}"
 
@@ -68,31 +70,38 @@ def _damaged(data, split, world, sum_over_workers):
         follow(check(listed), what, 0, listed.images)
     if not isinstance(listed, Split):
         return []
-    files = [file for file, _ in listed.files()]
-    share = range(world.rank, len(files), world.size)
-    is_damaged = np.zeros(len(files), np.float32)
+    if world.rank == 0:
+        for note in listed.notes():
+            print(note, file=sys.stderr)
+    share = range(world.rank, listed.images, world.size)
+    is_damaged = np.zeros(listed.images, np.float32)
+    turned = 0
 
     def work():
-        # MindSpore decodes one image at a time in a process, however many threads ask.
+        nonlocal turned
+        # Python decodes one image at a time for much of the work, however many threads ask.
         processes = max(1, min(decoding_threads(data) // world.size, len(share)))
         positions = iter(share)
+        examine = partial(_examine, orientation=data.orientation)
         with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
             while chunk := list(islice(positions, _CHUNK)):
-                paths = [listed.folder / files[position] for position in chunk]
-                for position, problem in zip(chunk, pool.map(_problem, paths, chunksize=16)):
+                paths = [listed.path(position) for position in chunk]
+                for position, (problem, is_turned) in zip(chunk, pool.map(examine, paths, chunksize=16)):
+                    turned += is_turned
                     if problem:
                         print(problem, file=sys.stderr, flush=True)
                         is_damaged[position] = 1
                 yield len(chunk)
 
     follow(work(), what, 0, len(share))
-    return [files[position] for position in np.flatnonzero(sum_over_workers(is_damaged, world))]
+    if turned:
+        print(f"{listed.folder}: {describe_turned(turned)}", file=sys.stderr)
+    return [os.fsdecode(listed.files[position]) for position in np.flatnonzero(sum_over_workers(is_damaged, world))]
 
 
-def _problem(path):
-    """Return what is wrong with an image file; None if nothing."""
+def _examine(path, orientation):
+    """Return what is wrong with an image file, None if nothing, and whether its EXIF orientation is not applied."""
     try:
-        read_image(path)
+        return None, decode_file(path, read_file(path), orientation)[1]
     except UserError as error:
-        return str(error)
-    return None
+        return str(error), False

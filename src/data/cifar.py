@@ -8,6 +8,8 @@ import mindspore as ms
 import mindspore.dataset as ds
 from mindspore.dataset import transforms
 
+from src.data.image_files import check_utf8
+from src.data.split import ImageSplit
 from src.errors import UserError
 
 PIXELS = 3 * 32 * 32
@@ -43,7 +45,7 @@ FORMS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CifarSplit:
+class CifarSplit(ImageSplit):
     """One split of a CIFAR; used as `image_folder.Split` is.
 
     Attributes:
@@ -52,7 +54,6 @@ class CifarSplit:
         split: "train" or "test".
         classes: their names (of CIFAR-100 the 100 fine ones); the position is the label.
         images: how many there are.
-        decoded: the images come as pixels.
     """
 
     name: str
@@ -60,15 +61,8 @@ class CifarSplit:
     split: str
     classes: list[str]
     images: int
-    decoded = True
 
     def read(self, order, threads):
-        """Return a data set of columns "image" (uint8 (32, 32, 3)) and "label" (int32, ()).
-
-        Args:
-            order: positions of the images to give, 0..images-1, in the order of the files.
-            threads: how many read.
-        """
         source = {"cifar10": ds.Cifar10Dataset, "cifar100": ds.Cifar100Dataset}[self.name]
         label = {"cifar10": "label", "cifar100": "fine_label"}[self.name]
         sampler = ds.SubsetSampler(order.tolist())
@@ -83,7 +77,7 @@ def open_cifar(name, folder, split):
     Raises:
         UserError: `split` is neither "train" nor "test", or a file is missing or not of its size.
     """
-    form, folder = FORMS[name], Path(folder)
+    form, folder = FORMS[name], check_utf8(folder)
     if split not in form.files:
         raise UserError(f"{name} has the splits train and test but not '{split}'; set data.train_split, data.val_split")
     mend = f"unpack https://www.cs.toronto.edu/~kriz/{form.archive} and give the folder with its files as --data_dir"

@@ -2,17 +2,19 @@
 """From a folder of images, or a CIFAR, to batches."""
 
 import os
+import re
+import sys
 
 import mindspore as ms
 import mindspore.dataset as ds
 import numpy as np
 from mindspore.dataset import transforms
 
-from src.data.damage import readable_errors
+from src.config import pair
 from src.data.image_folder import list_split
 from src.data.mixing import Mixing
-from src.data.records import name_damaged_record
 from src.data.transforms import (
+    Pixels,
     erasing_transform,
     eval_transform,
     preprocessing,
@@ -20,26 +22,34 @@ from src.data.transforms import (
 )
 from src.errors import UserError
 
+# MindSpore hands on what a step in Python raised as the text of a traceback.
+_PYTHON = "Python Call Stack"
+_OURS = re.compile(r"^(?:[\w.]+\.)?UserError: (.*)$", re.M)
 
-def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, seed=0, epoch=0, as_pixels=False):
+
+def create_dataset(
+    data, image_size, in_channels, split, rank=0, world_size=1, seed=0, epoch=0, as_pixels=False, numbers=None
+):
     """Make one epoch of batches of worker `rank` of `world_size`.
 
     "train": augmented, in an order that follows `seed` and `epoch` alone; every worker gets equally many full batches,
-    what is left over stays out. The random crops and flips follow `seed`, `epoch`, `rank` and the number of threads,
-    if iteration begins before the next training epoch is made or `mindspore.set_seed` is called. So make a new data set
-    each epoch: that costs listing the folder, and an epoch can be repeated or resumed exactly.
+    what is left over stays out. The random crop of an image follows `seed` and `epoch`, all else that is random
+    `rank` and the number of threads too, if iteration begins before the next training epoch is made or
+    `mindspore.set_seed` is called. So make a new data set each epoch: that costs listing the folder, and an epoch can
+    be repeated or resumed exactly.
 
     "val": every image once over all workers; the last batch may be short, and workers beyond the images have none.
 
     Args:
         data: `DataConfig`.
-        image_size: height and width of the images, S.
+        image_size: (H, W) of the images, or S for S x S.
         in_channels: 3 (colour) or 1 (grey), C.
         split: "train" or "val".
-        as_pixels: of "val": "image" is not normalised but uint8 (B, S, S, C).
+        as_pixels: of "val": "image" is not normalised but uint8 (B, H, W, C).
+        numbers: the label of each class of the split, see `Classes.numbers_of`; None: its position.
 
     Returns:
-        mindspore.dataset.Dataset with columns "image" float32 (B, C, S, S) normalised, and "label" int32 (B,); where
+        mindspore.dataset.Dataset with columns "image" float32 (B, C, H, W) normalised, and "label" int32 (B,); where
         training mixes images (`Mixing`), "label" float32 (B, K), the share of each class.
 
     Raises:
@@ -54,20 +64,23 @@ def create_dataset(data, image_size, in_channels, split, rank=0, world_size=1, s
                 f"{listed.folder} has {listed.images} images but {world_size} worker(s) take at least "
                 f"{data.batch_size} each; lower data.batch_size or the number of workers"
             )
-        steps = train_transform(data, image_size, in_channels, listed.decoded)
+        steps = train_transform(data, pair(image_size), in_channels, (seed, epoch), listed.path)
         seed = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
         ds.config.set_seed(seed)
     else:
         order = np.arange(listed.images)
-        spec = preprocessing(data, image_size, in_channels)
-        steps = eval_transform(**spec, decoded=listed.decoded, as_pixels=as_pixels)
+        steps = eval_transform(preprocessing(data, image_size, in_channels), listed.path, as_pixels)
     order = order[rank::world_size]
     threads = decoding_threads(data)
     # MindSpore keeps 16 batches ready, 1 GB at 64 images of 224x224; 4 are as fast and take half.
     ds.config.set_prefetch_size(4)
     # MindSpore takes no empty order.
-    images = listed.read(order, threads) if len(order) else listed.read(np.zeros(1, int), threads).skip(1)
-    images = images.map(steps, "image", num_parallel_workers=threads)
+    is_empty, order = not len(order), order if len(order) else np.zeros(1, int)
+    images = ds.zip((listed.read(order, threads), ds.NumpySlicesDataset({"position": order}, shuffle=False)))
+    images = images.skip(1) if is_empty else images
+    images = images.map(steps, ["image", "position"], ["image"], num_parallel_workers=threads)
+    if numbers is not None and not np.array_equal(numbers, np.arange(len(numbers))):
+        images = images.map(lambda label: np.int32(numbers[label]), "label", num_parallel_workers=1)
     # Two, because copying is the one step between many decoding threads and the network.
     copiers = min(threads, 2)
     if split == "val":
@@ -96,12 +109,38 @@ def iterate(dataset):
     Raises:
         UserError: an image cannot be read; names its file, or its record.
     """
-    taken = 0
     try:
-        with readable_errors():
-            for image, label in dataset.create_tuple_iterator(num_epochs=1):
-                yield image, label
-                taken += len(label)
-    except RuntimeError:
-        name_damaged_record(dataset, taken)
+        yield from dataset.create_tuple_iterator(num_epochs=1)
+    except RuntimeError as error:
+        if said := _OURS.findall(str(error)):
+            raise UserError(said[-1]) from error
+        for source in _parts(dataset):
+            if isinstance(source, ds.MindDataset) and _PYTHON not in str(error):
+                raise UserError(
+                    f"a shard of {os.path.dirname(source.dataset_files[0])} cannot be read; "
+                    "scripts/create_mindrecord.py --check names it"
+                ) from error
         raise
+    for part in _parts(dataset):
+        for step in getattr(part, "operations", ()):
+            if isinstance(step, Pixels):
+                _tell_turned(step)
+
+
+def describe_turned(count):
+    """Return the line on so many images whose EXIF orientation was not applied."""
+    return f"{count} images lie otherwise than their EXIF tag says; data.orientation apply turns them"
+
+
+def _tell_turned(step, told=set()):  # noqa: B006 (once for each folder, however many epochs)
+    folder = str(step.name(0).parent.parent) if step.turned else None
+    if folder and folder not in told:
+        told.add(folder)
+        print(f"{folder}: {describe_turned(step.turned)}", file=sys.stderr, flush=True)
+
+
+def _parts(dataset):
+    """Yield the steps of a data set and its sources."""
+    yield dataset
+    for child in dataset.children:
+        yield from _parts(child)

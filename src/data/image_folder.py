@@ -10,60 +10,71 @@ import mindspore.dataset as ds
 import numpy as np
 
 from src.data.cifar import FORMS, open_cifar
-from src.data.class_names import name_classes
 from src.data.damaged_list import read_damaged_list
 from src.data.digits import write_digits
+from src.data.image_files import ENDINGS, count_others, describe_others, is_hidden, is_image, read_file, shown
 from src.data.records import MANIFEST, open_packed
+from src.data.split import ImageSplit
 from src.errors import UserError
-
-IMAGE_TYPES = (".jpeg", ".jpg", ".png", ".bmp")
 
 
 @dataclasses.dataclass(frozen=True)
-class Split:
+class Split(ImageSplit):
     """What a folder of images holds.
 
     Attributes:
         folder: its path.
-        classes: sorted names of the class folders; the position is the label.
-        images: how many images all classes have together, less those left out.
-        extensions: how the image names end, as written (".JPEG").
-        left_out: positions of damaged images among all.
-        decoded: False: the images come as the bytes of files.
+        classes: sorted names of the class folders, as text; the position is the label. A name that is no UTF-8 has
+            its odd bytes written out, as "caf\\xe9".
+        files: (n,) bytes, CLASS/IMAGE of each image, class by class, each by the names of its images.
+        labels: (n,) int32.
+        empty: classes without an image.
+        others: images of kinds that are not taken, counted by ending.
+        left_out: how many images are left out as damaged.
     """
 
     folder: Path
     classes: list[str]
-    images: int
-    extensions: list[str]
-    left_out: tuple[int, ...] = ()
-    decoded = False
+    files: np.ndarray
+    labels: np.ndarray
+    empty: tuple[str, ...] = ()
+    others: dict[str, int] = dataclasses.field(default_factory=dict)
+    left_out: int = 0
+
+    @property
+    def images(self):
+        return len(self.files)
+
+    def path(self, position):
+        return self.folder / os.fsdecode(self.files[position])
 
     def read(self, order, threads):
-        """Return a data set of columns "image" (the bytes of a file) and "label" (int32, ()).
+        rows = ds.NumpySlicesDataset({"image": order, "label": self.labels[order]}, shuffle=False)
+        return rows.map(self.content, "image", num_parallel_workers=threads)
 
-        Args:
-            order: positions of the images to give, 0..images-1: class by class, each by the names of its images.
-            threads: how many read.
-        """
-        if self.left_out:
-            order = np.delete(np.arange(self.images + len(self.left_out)), self.left_out)[order]
-        return ds.ImageFolderDataset(
-            str(self.folder),
-            num_parallel_workers=threads,
-            sampler=ds.SubsetSampler(order.tolist()),
-            extensions=self.extensions,
-            class_indexing={name: label for label, name in enumerate(self.classes)},
-        )
+    def content(self, position):
+        """Return the bytes of an image, uint8 (n,)."""
+        path = self.path(int(position))
+        try:
+            return np.frombuffer(read_file(path), np.uint8)
+        except UserError as error:
+            gone = [folder for folder in path.parents if not folder.exists()]
+            if gone:
+                raise UserError(
+                    f"data folder {shown(gone[-1])} is gone (reading {shown(path)}); bring it back and go on with "
+                    "--resume auto"
+                ) from error
+            raise
 
-    def files(self):
-        """Return all images as (CLASS/IMAGE, label), in their order."""
-        return [
-            (f"{name}/{image}", label)
-            for label, name in enumerate(self.classes)
-            for image in sorted(os.listdir(self.folder / name))
-            if os.path.splitext(image)[1] in self.extensions
-        ]
+    def names(self):
+        """Return CLASS/IMAGE of all images, as text for paths."""
+        return [os.fsdecode(file) for file in self.files]
+
+    def counts(self):
+        return np.bincount(self.labels, minlength=len(self.classes))
+
+    def notes(self):
+        return [line for line in [describe_others(self.folder, self.others)] if line]
 
 
 def list_split(data, split):
@@ -106,84 +117,64 @@ def split_name(data, split):
 
 
 def list_images(folder):
-    """List a folder of class folders; hidden folders and files that are no images are passed over.
+    """List a folder of class folders; what is hidden, litter or no image is passed over.
 
     Returns:
         Split.
 
     Raises:
-        UserError: the folder is missing, or holds no class folders, or one of them has no image, or has some deeper.
+        UserError: the folder is missing, holds no class folders or no image, or has images in deeper folders.
     """
     try:
         with os.scandir(folder) as entries:
-            classes = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-        endings = {name: _endings(folder / name) for name in classes}
+            folders = [os.fsencode(entry.name) for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
+        by_class = {_as_text(name): (name, *_images(Path(folder, os.fsdecode(name)))) for name in folders}
     except OSError as error:
         raise UserError(
             f"cannot list data folder {error.filename} ({error.strerror}); --data_dir takes a folder that holds "
             f"{folder.name}/CLASS/IMAGE"
         ) from error
-    if not classes:
+    if not by_class:
         raise UserError(f"data folder {folder} has no class folders; it takes one for each class, with its images")
-    for name, counts in endings.items():
-        if not counts:
-            raise UserError(f"class folder {folder / name} has no image ({', '.join(IMAGE_TYPES)}); fill or remove it")
-    total = sum(endings.values(), collections.Counter())
-    return Split(folder, classes, sum(total.values()), sorted(total))
+    classes = sorted(by_class)
+    files = [name + b"/" + image for name, images, _ in map(by_class.get, classes) for image in images]
+    if not files:
+        raise UserError(f"data folder {folder} has no image ({', '.join(ENDINGS)}) in its class folders; fill them")
+    counts = [len(by_class[name][1]) for name in classes]
+    return Split(
+        folder,
+        classes,
+        np.array(files),
+        np.repeat(np.arange(len(classes), dtype=np.int32), counts),
+        tuple(name for name, count in zip(classes, counts) if not count),
+        sum((collections.Counter(others) for *_, others in by_class.values()), collections.Counter()),
+    )
 
 
-def class_names(data, split):
-    """Return the class names of "train" or "val" (`name_classes`), by label; `UserError` as `list_split`."""
-    return name_classes(data.data_dir, list_split(data, split).classes)
-
-
-def check_image_folder(data, num_classes, splits=("train", "val")):
-    """Check that the splits of a `DataConfig` have the same `num_classes` classes.
-
-    Returns:
-        list[str]: the class names (`name_classes`), in the order of their labels.
-
-    Raises:
-        UserError: a missing or empty folder, different classes in the splits, or not `num_classes` of them.
-    """
-    first, *others = [list_split(data, split) for split in splits]
-    for other in others:
-        odd = sorted(set(first.classes) ^ set(other.classes))
-        if odd:
-            has, lacks = (first, other) if odd[0] in first.classes else (other, first)
-            raise UserError(
-                f"class '{odd[0]}' is in {has.folder} but not in {lacks.folder}; both take the same classes"
-            )
-    if len(first.classes) != num_classes:
-        raise UserError(
-            f"{first.folder} has {len(first.classes)} classes but model.num_classes is {num_classes}; "
-            f"give --model.num_classes {len(first.classes)} or another --data_dir"
-        )
-    return name_classes(data.data_dir, first.classes)
-
-
-def _without(listed, damaged):
+def _without(split, damaged):
     """Return a `Split` less the images `damaged`, a set of CLASS/IMAGE."""
     if not damaged:
-        return listed
-    left_out = tuple(position for position, (file, _) in enumerate(listed.files()) if file in damaged)
-    return dataclasses.replace(listed, images=listed.images - len(left_out), left_out=left_out)
+        return split
+    stay = np.array([name not in damaged for name in split.names()])
+    left_out = int(np.sum(~stay))
+    return dataclasses.replace(split, files=split.files[stay], labels=split.labels[stay], left_out=left_out)
 
 
-def _endings(folder):
-    """Count the images in `folder` by how their names end; `UserError` if a folder in it has images, too."""
-    counts = collections.Counter()
+def _images(folder):
+    """Return the sorted names of the images in a class folder, as bytes, and what `count_others` says of the rest."""
+    images, rest = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            ending = os.path.splitext(entry.name)[1]
-            if _is_image(entry.name):
-                counts[ending] += 1
-            elif not entry.name.startswith(".") and entry.is_dir() and any(map(_is_image, os.listdir(entry))):
+            if is_image(entry.name):
+                images.append(os.fsencode(entry.name))
+                continue
+            rest.append(entry.name)
+            if not is_hidden(entry.name) and entry.is_dir() and any(map(is_image, os.listdir(entry))):
                 raise UserError(
                     f"images of class {folder.name} lie deeper, in {entry.path}; move or link them into {folder}"
                 )
-    return counts
+    return sorted(images), count_others(rest)
 
 
-def _is_image(name):
-    return os.path.splitext(name)[1].lower() in IMAGE_TYPES
+def _as_text(name):
+    return name.decode("utf-8", "backslashreplace")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from src.data.class_names import write_class_names
-from src.data.image_folder import IMAGE_TYPES
+from src.data.image_files import is_image
 from src.errors import UserError
 
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
@@ -118,7 +118,7 @@ def count_train_images(kit, output_dir):
     counts = {}
     for name, expected in kit.train_images.items():
         files = os.listdir(Path(output_dir, "train", name))
-        counts[name] = (sum(os.path.splitext(file)[1].lower() in IMAGE_TYPES for file in files), expected)
+        counts[name] = (sum(map(is_image, files)), expected)
     return counts
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import mindspore.dataset as ds
 from mindspore.mindrecord import FileWriter
 
+from src.data.image_files import check_utf8, decode_file, read_file
 from src.data.image_folder import list_images
 from src.data.records import MANIFEST, PackedSplit, Shard, read_manifest
-from src.data.transforms import read_image
 from src.errors import UserError
 
 SCHEMA = {"file": {"type": "string"}, "label": {"type": "int32"}, "image": {"type": "bytes"}}
@@ -38,6 +38,7 @@ class Packing:
 
     Attributes:
         images: how many there are.
+        notes: lines on what was passed over.
         packed: how many of them are in complete shards.
 
     Raises:
@@ -45,9 +46,12 @@ class Packing:
     """
 
     def __init__(self, source, target, shard_size=None):
-        self._source, self._target = Path(source), Path(target)
+        self._source, self._target = Path(source), check_utf8(target)
         listed = list_images(self._source)
-        files = listed.files()
+        if listed.empty:
+            raise UserError(f"class folder {self._source / listed.empty[0]} has no image; fill or remove it")
+        self.notes = listed.notes()
+        files = list(zip(listed.names(), listed.labels.tolist()))
         self.images = len(files)
         earlier = read_manifest(target) if (self._target / MANIFEST).exists() else None
         if earlier and shard_size not in (None, earlier.shard_size):
@@ -122,7 +126,7 @@ class Packing:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(part), _CHUNK):
                 files = part[start : start + _CHUNK]
-                images = list(pool.map(read_image, [self._source / file for file, _ in files]))
+                images = list(pool.map(_whole, [self._source / file for file, _ in files]))
                 records = [
                     {"file": _text(file), "label": label, "image": image} for (file, label), image in zip(files, images)
                 ]
@@ -183,6 +187,13 @@ def check(packed):
         raise UserError(
             f"damaged shards in {packed.folder}: {', '.join(damaged)}; delete them and pack again, only they are made"
         )
+
+
+def _whole(path):
+    """Return the bytes of an image file that decodes."""
+    content = read_file(path)
+    decode_file(path, content)
+    return content
 
 
 def _checksum(path, images):

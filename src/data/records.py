@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import mindspore.dataset as ds
+import numpy as np
 
-from src.data.transforms import decode
+from src.data.image_files import check_utf8
+from src.data.split import ImageSplit
 from src.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -33,7 +35,7 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
-class PackedSplit:
+class PackedSplit(ImageSplit):
     """What a packed split holds; used as `image_folder.Split` is.
 
     Attributes:
@@ -42,7 +44,6 @@ class PackedSplit:
         images: how many images the shards have together once all are packed, in the order of a folder's images.
         shard_size: images in each shard but the last.
         shards: those that are packed.
-        decoded: False: the images come as the bytes of files.
     """
 
     folder: Path
@@ -50,18 +51,18 @@ class PackedSplit:
     images: int
     shard_size: int
     shards: list[Shard]
-    decoded = False
 
     def read(self, order, threads):
-        """Return a data set of columns "image" (the bytes of a file) and "label" (int32, ()).
+        return self._records(["image", "label"], order, num_parallel_workers=threads)
 
-        Args:
-            order: positions of the images to give, 0..images-1.
-            threads: how many read.
-        """
+    def path(self, position):
+        records = self._records(["file"], np.array([position]))
+        ((file,),) = records.create_tuple_iterator(num_epochs=1, output_numpy=True)
+        return self.folder / str(file)
+
+    def _records(self, columns, order, **options):
         paths = [str(self.folder / shard.file) for shard in self.shards]
-        sampler = ds.SubsetSampler(order.tolist())
-        return ds.MindDataset(paths, ["image", "label"], num_parallel_workers=threads, sampler=sampler)
+        return ds.MindDataset(paths, columns, sampler=ds.SubsetSampler(order.tolist()), **options)
 
     def lacks(self, shard):
         """Whether the files of `shard` are missing or not of their size."""
@@ -92,6 +93,7 @@ def open_packed(folder):
     Raises:
         UserError: packing has not ended, or a shard is missing or incomplete.
     """
+    check_utf8(folder)
     packed = read_manifest(folder)
     done = sum(shard.images for shard in packed.shards)
     if done != packed.images:
@@ -105,29 +107,3 @@ def open_packed(folder):
                 "scripts/create_mindrecord.py to pack it anew"
             )
     return packed
-
-
-def name_damaged_record(dataset, taken):
-    """Raise `UserError` naming the record that stopped `dataset`, if that reads a packed split and one is damaged.
-
-    MindSpore does not say which record failed, so those that it was about to give are decoded once more.
-
-    Args:
-        dataset: batches of `create_dataset`.
-        taken: how many images it has given.
-    """
-    source = dataset
-    while source.children:
-        source = source.children[0]
-    if not isinstance(source, ds.MindDataset):
-        return
-    folder = Path(source.dataset_files[0]).parent
-    try:
-        # Further than MindSpore reads ahead.
-        end = taken + 16 * dataset.get_batch_size() + 1024
-        sampler = ds.SubsetSampler(source.sampler.indices[taken:end])
-        records = ds.MindDataset(source.dataset_files, ["image", "file"], sampler=sampler)
-        for image, file in records.create_tuple_iterator(num_epochs=1, output_numpy=True):
-            decode(f"{file} in the shards of {folder}", image.tobytes())
-    except RuntimeError as error:
-        raise UserError(f"a shard of {folder} cannot be read; scripts/create_mindrecord.py --check names it") from error

@@ -5,8 +5,10 @@ import hashlib
 import json
 from pathlib import Path
 
+from src.config import pair
 from src.data.class_names import name_classes
-from src.data.image_folder import check_image_folder
+from src.data.classes import Classes
+from src.data.image_folder import list_split
 from src.data.transforms import eval_transform
 from src.errors import UserError
 from src.training.atomic import replacing
@@ -34,9 +36,9 @@ def sha256(path):
 
 
 def class_labels(config, meta):
-    """Return the class names: those the training wrote into its checkpoint, else the folders of the evaluation images.
+    """Return the `Classes` of a network: those the training wrote into its checkpoint, else of the evaluation images.
 
-    Where there are neither, the numbers of the classes. The names of `class_names.txt` take the place of folders.
+    Where there are neither, their numbers alone. What `class_names.txt` says takes the place of the names.
 
     Args:
         config (Config): the experiment.
@@ -45,12 +47,19 @@ def class_labels(config, meta):
     Raises:
         UserError: the folder of the evaluation images has another number of classes.
     """
-    data = config.data
-    if "classes" in meta:
-        return name_classes(data.data_dir, meta["classes"]) if data.data_dir else meta["classes"]
-    if data.data_dir and Path(data.data_dir, data.val_split).is_dir():
-        return check_image_folder(data, config.model.num_classes, ("val",))
-    return [str(number) for number in range(config.model.num_classes)]
+    data, classes = config.data, Classes.recorded(meta, config.model.num_classes)
+    if classes.folders is None and data.data_dir and Path(data.data_dir, data.val_split).is_dir():
+        classes.numbers_of(Classes.of(data, "val"), list_split(data, "val").folder, "the network")
+        return Classes.of(data, "val")
+    if classes.folders is not None and data.data_dir:
+        names = name_classes(data.data_dir, classes.folders)
+        return Classes(classes.folders, classes.names if names == classes.folders else names)
+    return classes
+
+
+def card_classes(card):
+    """Return the `Classes` that a description tells; earlier exports tell their names alone."""
+    return Classes(card.get("classes", card["labels"]), card["labels"])
 
 
 def write_card(model, description):
@@ -88,6 +97,7 @@ def read_card(model):
         ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); export again") from error
+    card = _as_written_now(card)
     wrong = _wrong(card)
     if wrong:
         raise UserError(f"{path}: {wrong}; mend it, or export again")
@@ -96,6 +106,16 @@ def read_card(model):
             f"model {model} is not the file that {path} describes but a damaged, incomplete or other one; "
             "copy both again, or export again"
         )
+    return card
+
+
+def _as_written_now(card):
+    """Return a description of an earlier export as exports write it now; what is none stays as it is."""
+    spec = card.get("preprocessing") if isinstance(card, dict) else None
+    if isinstance(spec, dict) and type(spec.get("image_size")) is int:
+        spec["image_size"] = list(pair(spec["image_size"]))
+    if isinstance(spec, dict):
+        spec.setdefault("orientation", "ignore")
     return card
 
 
@@ -110,8 +130,12 @@ def _wrong(card):
     try:
         if not all(0 <= mean <= 1 and 1e-4 <= std <= 1 for mean, std in zip(spec["mean"], spec["std"])):
             raise ValueError("mean takes numbers from 0 to 1, std from 1e-4 to 1")
-        eval_transform(**spec)
-    except (KeyError, TypeError, ValueError) as error:
+        eval_transform(spec)
+        if spec["orientation"] not in ("ignore", "apply"):
+            raise ValueError("orientation takes ignore or apply")
+        if not min(spec["image_size"]) <= spec["resize"]:
+            raise ValueError("resize takes at least the shorter side of image_size")
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         return f"preprocessing cannot be used ({error})"
     if len(spec["mean"]) != spec["in_channels"]:
         return f"preprocessing.mean has {len(spec['mean'])} numbers for {spec['in_channels']} channels"
@@ -120,13 +144,16 @@ def _wrong(card):
     if kind not in _KINDS:
         return f"input is {kind[0]} {kind[1]} but images are float32 or float16 NCHW, or uint8 NHWC"
     channels, size = spec["in_channels"], spec["image_size"]
-    image = [channels, size, size] if kind[1] == "NCHW" else [size, size, channels]
+    image = [channels, *size] if kind[1] == "NCHW" else [*size, channels]
     if not isinstance(images, list) or images[1:] != image or not _is_batch(images[0]):
         return f"input.shape is {images} but preprocessing makes images of {image}"
     if results != [images[0], len(card["labels"])]:
         return f"output.shape is {results} but there are {images[0]} images and {len(card['labels'])} labels"
     if not all(isinstance(label, str) for label in card["labels"]):
         return "labels are not all text"
+    classes = card.get("classes")
+    if classes is not None and (not isinstance(classes, list) or len(classes) != len(card["labels"])):
+        return f"classes are not the folders of the {len(card['labels'])} labels"
     if card["output"].get("name", LOGITS) not in (None, LOGITS, PROBABILITIES):
         return f"output.name is {card['output']['name']} but takes {LOGITS} or {PROBABILITIES}"
     return ""

@@ -24,19 +24,20 @@ class Classifier:
     Args:
         model: has `logits(images)`, see `src.deploy.exported` and `src.deploy.runtime`.
         batch_size (int): images that the model takes at once.
-        spec (dict): how an image is prepared, the arguments of `src.data.transforms.eval_transform`.
+        spec (dict): how an image is prepared, see `src.data.preprocessing`.
         labels (list): the name of each class.
         is_fixed (bool): it takes no fewer either.
+        as_pixels (bool): it takes uint8 (B, H, W, C) and normalises them itself.
     """
 
-    def __init__(self, model, batch_size, spec, labels, is_fixed=True):
+    def __init__(self, model, batch_size, spec, labels, is_fixed=True, as_pixels=False):
         self.model, self.batch_size, self.spec, self.labels = model, batch_size, spec, labels
-        self.is_fixed = is_fixed
+        self.is_fixed, self.as_pixels = is_fixed, as_pixels
 
     def read(self, paths, threads=None):
         """Return the `ImageBatches` of image files, prepared by so many threads; None: one for each core."""
         cores = os.cpu_count()
-        return ImageBatches(paths, self.spec, self.batch_size, min(threads or cores, cores))
+        return ImageBatches(paths, self.spec, self.batch_size, min(threads or cores, cores), self.as_pixels)
 
     def classify(self, batches, topk):
         """Yield `(path, [(label, probability), ...])` for each image, the `topk` most probable classes first.
@@ -91,8 +92,8 @@ def open_classifier(path, config_path=None, batch_size=None, **options):
             f"--batch_size is {batch_size} but {path.name} takes {fixed} image(s) at once; leave it out, or export "
             f"with --batch_size {batch_size}"
         )
-    spec = {**model.card["preprocessing"], "as_pixels": model.is_of_pixels}
-    return Classifier(model, fixed or batch_size or _BATCH_SIZE, spec, model.card["labels"], bool(fixed))
+    spec, labels = model.card["preprocessing"], model.card["labels"]
+    return Classifier(model, fixed or batch_size or _BATCH_SIZE, spec, labels, bool(fixed), model.is_of_pixels)
 
 
 def _of_checkpoint(path, config_path, batch_size, key):
@@ -104,4 +105,4 @@ def _of_checkpoint(path, config_path, batch_size, key):
     config = load_config(config_path or beside)
     model = CheckpointModel(path, config.model)
     spec = preprocessing(config.data, config.model.image_size, config.model.in_channels)
-    return Classifier(model, batch_size, spec, class_labels(config, model.meta), is_fixed=False)
+    return Classifier(model, batch_size, spec, class_labels(config, model.meta).names, is_fixed=False)

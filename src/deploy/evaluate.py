@@ -8,11 +8,11 @@ import numpy as np
 from mindspore import nn
 
 from src.data.dataset import create_dataset
-from src.data.image_folder import check_image_folder, list_split
 from src.data.transforms import preprocessing
+from src.deploy.card import card_classes
 from src.deploy.exported import ExportedModel
 from src.errors import UserError
-from src.training.evaluate import EvaluationStep, evaluate_timed
+from src.training.evaluate import EvaluationStep, evaluate_timed, numbers_to_judge
 
 
 class _ExportedStep:
@@ -32,12 +32,13 @@ class _ExportedStep:
         return self.judge(ms.Tensor(self.model.logits(image.asnumpy())), label)
 
 
-def evaluate_exported(config, path, world, key=None):
+def evaluate_exported(config, path, world, key=None, per_class=None):
     """Evaluate an exported file on the evaluation images of a `Config`, in batches as the file takes them.
 
     Args:
         path: `.onnx` or `.mindir`, its description beside it.
         key (bytes): of an encrypted MindIR.
+        per_class: see `src.training.evaluate.evaluate_checkpoint`.
 
     Returns:
         tuple: as `src.training.evaluate.evaluate_checkpoint`.
@@ -47,8 +48,7 @@ def evaluate_exported(config, path, world, key=None):
     """
     model = ExportedModel(path, config.device.target, key)
     card = model.card
-    spec = card["preprocessing"]
-    _check_classes(config.data, card["labels"], path)
+    spec, classes = card["preprocessing"], card_classes(card)
     wanted = preprocessing(config.data, config.model.image_size, config.model.in_channels)
     for name, value in wanted.items():
         if spec[name] != value:
@@ -65,20 +65,7 @@ def evaluate_exported(config, path, world, key=None):
         world.rank,
         world.size,
         as_pixels=model.is_of_pixels,
+        numbers=numbers_to_judge(classes, data, f"model {path}", world),
     )
     batch = np.zeros((data.batch_size, *card["input"]["shape"][1:]), np.uint8 if model.is_of_pixels else np.float32)
-    return evaluate_timed(_ExportedStep(model), images, batch, world)
-
-
-def _check_classes(data, labels, path):
-    """Refuse other classes than those of the evaluation images, by the names of folders or by readable ones."""
-    readable = check_image_folder(data, len(labels), ("val",))
-    folders = list_split(data, "val").classes
-    # Without names, classes were numbered.
-    if labels in (readable, folders, [str(number) for number in range(len(labels))]):
-        return
-    number, label, name = next((k, *pair) for k, pair in enumerate(zip(labels, readable)) if pair[0] != pair[1])
-    raise UserError(
-        f"model {path} calls class {number} '{label}' and the evaluation images of {data.data_dir} call it '{name}'; "
-        "give the folder of the classes it was trained on"
-    )
+    return evaluate_timed(_ExportedStep(model), images, batch, world, classes, per_class)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from src.data.transforms import preprocessing
-from src.deploy.card import BATCH, INPUT, LOGITS, PROBABILITIES, class_labels, sha256, write_card
+from src.deploy.card import BATCH, INPUT, LOGITS, PROBABILITIES, card_classes, class_labels, sha256, write_card
 from src.deploy.classify import softmax
 from src.deploy.fold import fold
 from src.deploy.mindir import write_mindspore
@@ -52,7 +52,7 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
     folder = _made(Path(config.output_dir))
     model = CheckpointModel(checkpoint, config.model)
     spec = preprocessing(config.data, config.model.image_size, config.model.in_channels)
-    labels = class_labels(config, model.meta)
+    classes = class_labels(config, model.meta)
     inputs, images = example_images(spec, options)
     expected = model.logits(images)
     if not np.isfinite(expected).all():
@@ -68,7 +68,8 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
             "format": kind,
             **_ends(inputs, expected, options),
             "preprocessing": spec,
-            "labels": labels,
+            "labels": classes.names,
+            "classes": classes.folders,
             "checkpoint": {"file": Path(checkpoint).name, "sha256": sha256(checkpoint)},
             "folded": options.fold,
             "encrypted": options.key is not None,
@@ -116,6 +117,6 @@ def _write_onnx(serve, inputs, config, options, card, path):
     """Write an ONNX file and return it, ready to run; `card` learns how accurate int8 is."""
     model = onnx_model(serve, inputs, options, card["output"]["name"])
     if options.quantize:
-        model, card["int8"] = quantize_and_judge(model, config, card["preprocessing"], options)
+        model, card["int8"] = quantize_and_judge(model, config, card["preprocessing"], card_classes(card), options)
     onnx.save(with_metadata(model, card), path)
     return OnnxModel(path)

@@ -27,7 +27,7 @@ class Options:
         calibration_dir (str): images that tell `quantize` which values occur.
         fold (bool): fold norms and what else is constant into the weights.
         softmax (bool): give probabilities instead of logits.
-        preprocess (bool): take pixels, uint8 (B, S, S, C), and normalise them.
+        preprocess (bool): take pixels, uint8 (B, H, W, C), and normalise them.
         key (bytes | None): encrypts MindIR.
     """
 
@@ -56,11 +56,16 @@ class Options:
         return self.dtype != "float32" or bool(self.quantize)
 
     def file_name(self, model, kind):
-        """Return `<model>_<size>_b<batch>[_pixels][_softmax][_fp16|_int8].<kind>` for a `ModelConfig`."""
-        parts = [model.name, str(model.image_size), f"b{self.batch_size or 'N'}"]
+        """Return `<model>_<S or HxW>_b<batch>[_pixels][_softmax][_fp16|_int8].<kind>` for a `ModelConfig`."""
+        parts = [model.name, size_text(model.size), f"b{self.batch_size or 'N'}"]
         parts += ["pixels"] * self.preprocess + ["softmax"] * self.softmax
         parts += ["fp16"] * (self.dtype == "float16") + [self.quantize] * bool(self.quantize)
         return f"{'_'.join(parts)}.{kind}"
+
+
+def size_text(size):
+    """Return (H, W) as "HxW", and a square as "H"."""
+    return "x".join(map(str, size if size[0] != size[1] else size[:1]))
 
 
 def check_options(formats, options, target):

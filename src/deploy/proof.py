@@ -12,18 +12,18 @@ class WrongExport(Exception):
 
 
 def example_images(spec, options):
-    """Return what a file is tried on: images as it takes them, and as the network does, float32 (B, C, S, S).
+    """Return what a file is tried on: images as it takes them, and as the network does, float32 (B, C, H, W).
 
     Args:
         spec (dict): the preprocessing, see `src.data.preprocessing`.
         options (Options): of the file.
     """
-    rng, size, channels = np.random.default_rng(0), spec["image_size"], spec["in_channels"]
+    rng, size, channels = np.random.default_rng(0), tuple(spec["image_size"]), spec["in_channels"]
     count = options.batch_size or max(BATCHES)
     if not options.preprocess:
-        images = rng.standard_normal((count, channels, size, size), np.float32)
+        images = rng.standard_normal((count, channels, *size), np.float32)
         return images.astype(options.dtype), images
-    pixels = rng.integers(0, 256, (count, size, size, channels), np.uint8)
+    pixels = rng.integers(0, 256, (count, *size, channels), np.uint8)
     images = (pixels / 255 - spec["mean"]) / spec["std"]
     return pixels, np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
 

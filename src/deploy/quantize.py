@@ -19,7 +19,9 @@ from src.data.image_folder import list_split
 from src.deploy.images import ImageBatches, find_images
 from src.deploy.proof import WrongExport
 from src.deploy.runtime import OnnxModel
+from src.device import World
 from src.errors import UserError
+from src.training.evaluate import numbers_to_judge
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 # More images hardly change the ranges of values, or the accuracy; both take theirs from all over the folder.
@@ -30,13 +32,14 @@ LEAST_AGREEMENT = 90
 _BATCH_SIZE = 2
 
 
-def quantize_and_judge(model, config, spec, options):
+def quantize_and_judge(model, config, spec, classes, options):
     """Return `model` in int8, and how accurate it is.
 
     Args:
         model (onnx.ModelProto): float32, opset 17 or more.
         config (Config): says where evaluation images are.
-        spec (dict): how images are prepared, the arguments of `src.data.transforms.eval_transform`.
+        spec (dict): how images are prepared, see `src.data.preprocessing`.
+        classes (Classes): of the network.
         options (Options): of the file.
 
     Returns:
@@ -48,7 +51,6 @@ def quantize_and_judge(model, config, spec, options):
         UserError: images cannot be used.
         WrongExport: `agreement` is below `LEAST_AGREEMENT`.
     """
-    spec = {**spec, "as_pixels": options.preprocess}
     with tempfile.TemporaryDirectory() as scratch:
         prepared, quantized = f"{scratch}/float32.onnx", f"{scratch}/int8.onnx"
         quant_pre_process(model, prepared, skip_optimization=True, skip_symbolic_shape=True)
@@ -58,6 +60,8 @@ def quantize_and_judge(model, config, spec, options):
             _Calibration(model.graph.input[0].name, _calibration_batches(spec, options)),
             nodes_to_quantize=_layers(model.graph),
             per_channel=True,
+            # Weights of 7 bits: with 8, a CPU without VNNI cuts off the sum of two products.
+            reduce_range=True,
             # Where a CPU has VNNI, as accurate as signed numbers and faster.
             activation_type=QuantType.QUInt8,
             # Of 256 values, several logits would be the largest; behind other linear layers is float32 anyway.
@@ -65,7 +69,7 @@ def quantize_and_judge(model, config, spec, options):
         )
         models = OnnxModel(prepared), OnnxModel(quantized)
         is_labelled = _has_evaluation_images(config)
-        batches = _evaluation_batches(config, options) if is_labelled else _calibration_batches(spec, options)
+        batches = _evaluation_batches(config, classes, options) if is_labelled else _calibration_batches(spec, options)
         before, after, agreement, images = _compare(*models, batches)
         if agreement < LEAST_AGREEMENT:
             raise WrongExport(
@@ -103,7 +107,7 @@ def _calibration_batches(spec, options):
     """Yield arrays of as many images as the file takes, the last one filled up; each with -1 for each true image."""
     paths = list(find_images(options.calibration_dir))
     paths = paths[:: -(-len(paths) // CALIBRATION_IMAGES)]
-    batches = ImageBatches(paths, spec, options.batch_size or _BATCH_SIZE, os.cpu_count())
+    batches = ImageBatches(paths, spec, options.batch_size or _BATCH_SIZE, os.cpu_count(), options.preprocess)
     for names, images in batches:
         yield _filled_up(images, options.batch_size), np.full(len(names), -1)
     if batches.unreadable:
@@ -117,12 +121,15 @@ def _has_evaluation_images(config):
         return False
 
 
-def _evaluation_batches(config, options):
+def _evaluation_batches(config, classes, options):
     """Yield arrays of as many images as the file takes, the last one filled up; each with the classes."""
     model, images = config.model, list_split(config.data, "val").images
     data = dataclasses.replace(config.data, batch_size=options.batch_size or _BATCH_SIZE)
     every = -(-images // EVALUATION_IMAGES)
-    dataset = create_dataset(data, model.image_size, model.in_channels, "val", 0, every, as_pixels=options.preprocess)
+    numbers = numbers_to_judge(classes, data, "the network", World())
+    dataset = create_dataset(
+        data, model.size, model.in_channels, "val", 0, every, as_pixels=options.preprocess, numbers=numbers
+    )
     for images, labels in iterate(dataset):
         yield _filled_up(images.asnumpy(), options.batch_size), labels.asnumpy()
 

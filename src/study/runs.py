@@ -65,7 +65,7 @@ def sizes(variant):
     """
     model = variant.model
     network = variant.build(model).set_train(False)
-    shape = (1, model.in_channels, model.image_size, model.image_size)
+    shape = (1, model.in_channels, *model.size)
     return {"parameters": count_parameters(network), "multiply_adds": count_multiply_adds(network, shape)}
 
 

@@ -40,7 +40,7 @@ def setting(model, config):
         model=model.name,
         options=model.options,
         batch_size=config.data.batch_size,
-        image_size=(model.image_size, model.image_size),
+        image_size=model.size,
         amp_level=config.device.amp_level,
         amp_dtype=config.device.amp_dtype,
         device_target=config.device.target,

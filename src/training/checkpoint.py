@@ -86,8 +86,11 @@ def load_weights(network, path):
     return meta
 
 
-def load_training_state(network, optimizer, path, ema=None):
+def load_training_state(network, optimizer, path, ema=None, check=lambda meta: None):
     """Fill `network`, `optimizer` and `ema` from what `save_training_state` wrote and return its `meta`.
+
+    Args:
+        check: is called with `meta` first, to refuse the file by what it says of itself.
 
     Raises:
         UserError: as `load_weights`; or the file holds weights only.
@@ -95,6 +98,7 @@ def load_training_state(network, optimizer, path, ema=None):
     parameters, meta = read_checkpoint(path)
     if not any(name.startswith(_OPTIMIZER) for name in parameters):
         raise UserError(f"checkpoint {path} holds weights only, nothing to resume from; give the last.ckpt of a run")
+    check(meta)
     _fill(_training_state(network, optimizer, ema), parameters, path, meta)
     return meta
 

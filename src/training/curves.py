@@ -48,7 +48,7 @@ def plot_curves(metrics_jsonl, png):
         axes.set_xlabel("training step")
         axes.grid(alpha=0.3)
         if axes.get_lines():
-            axes.legend()
+            axes.legend(**({"loc": "upper center", "ncols": 2} if axes is weights else {}))
     try:
         with replacing(png) as temporary:
             figure.savefig(temporary, dpi=150)
@@ -61,12 +61,19 @@ def _draw(axes, lines, key, label, marker=None):
 
 
 def _draw_paths(axes, lines):
-    """Draw alpha and beta of every layer, the first dark and the last bright."""
+    """Draw alpha and beta of every layer, coloured by its depth; the legend stands above them."""
     layers = list(lines[0]["alpha"]) if lines else []
     steps = [line["step"] for line in lines]
-    for number, layer in enumerate(layers):
-        colour = plt.cm.viridis(number / len(layers))
+    colours = plt.cm.ScalarMappable(plt.Normalize(1, max(len(layers), 2)), "viridis")
+    for number, layer in enumerate(layers, 1):
         for path, style in (("alpha", "-"), ("beta", "--")):
-            label = f"{path}, first layer dark" if number == 0 else None
-            axes.plot(steps, [line[path][layer] for line in lines], style, color=colour, label=label)
+            label = path if number == 1 else None
+            values = [line[path][layer] for line in lines]
+            axes.plot(steps, values, style, color=colours.to_rgba(number), label=label, marker=".", markersize=3)
     axes.set(title="Weights of attention and convolution", ylabel="weight")
+    if layers:
+        bar = axes.figure.colorbar(colours, ax=axes, pad=0.02, label="layer, from the image to the classes")
+        bar.set_ticks(sorted({1, len(layers)}))
+        # Room for the legend, which would lie over the curves.
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.2 * (high - low))

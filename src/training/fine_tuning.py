@@ -5,48 +5,63 @@ from fnmatch import fnmatchcase
 
 from mindspore import Parameter, nn, ops
 
+from src.data.classes import Classes
 from src.errors import UserError, did_you_mean
 from src.training.checkpoint import load_weights, read_checkpoint
 
 
-def prepare_fine_tuning(network, config, is_resumed):
+def prepare_fine_tuning(network, config, classes, is_resumed):
     """Do to a fresh network what a `FinetuneConfig` asks for, before the optimiser and the averages are made.
 
     Args:
         network (Backbone): a classifier.
         config (FinetuneConfig): what to begin with and what to leave alone.
+        classes (Classes): to train.
         is_resumed (bool): the weights will come from a checkpoint of this very run.
 
     Returns:
-        list[str]: what was done, a line each, for the log.
+        tuple: what was done, a line each, for the log; and the classes in the order in which the head has them.
 
     Raises:
         UserError: a checkpoint that does not fit, a pattern that no parameter has, or nothing left to train.
     """
     lines = []
     if config.pretrained and not is_resumed:
-        lines.append(load_pretrained(network, config.pretrained))
+        line, classes = load_pretrained(network, config.pretrained, classes)
+        lines.append(line)
     patterns = config.freeze.split()
     if patterns:
         lines.append(freeze(network, patterns))
-    return lines
+    return lines, classes
 
 
-def load_pretrained(network, path):
-    """Fill `network` from a checkpoint of either kind; a head for another number of classes stays as initialised.
+def load_pretrained(network, path, classes):
+    """Fill `network` from a checkpoint of either kind; a head for other classes than `classes` stays as initialised.
+
+    The same classes may have other numbers there: they keep those.
 
     Returns:
-        str: what was loaded, one line.
+        tuple: what was loaded, one line; and the classes in the order in which the head has them.
 
     Raises:
         UserError: as `load_weights`; all but the head has to fit.
     """
     head = getattr(network, network.head_name)
-    in_file = read_checkpoint(path)[0].get(head.weight.name)
+    parameters, meta = read_checkpoint(path)
+    in_file = parameters.get(head.weight.name)
     line = f"began with the weights of {path}"
+    new_head = f"{line}, with a new head: {head.out_channels} classes here"
     if in_file is None or in_file.shape[0] == head.out_channels:
-        load_weights(network, path)
-        return line
+        there = Classes.recorded(meta, head.out_channels)
+        try:
+            there.numbers_of(classes, "here", path)
+        except UserError as error:
+            line = f"{new_head}, others there ({str(error).partition(';')[0]})"
+        else:
+            load_weights(network, path)
+            return line, classes if there.folders is None else there
+    else:
+        line = f"{new_head}, {in_file.shape[0]} there"
     own = {"weight": head.weight, "bias": head.bias}
     # The file is read as strictly as ever, into a head of its size that is put away afterwards.
     for name, parameter in own.items():
@@ -57,7 +72,7 @@ def load_pretrained(network, path):
     finally:
         for name, parameter in own.items():
             setattr(head, name, parameter)
-    return f"{line}, with a new head: {head.out_channels} classes here, {in_file.shape[0]} there"
+    return line, classes
 
 
 def freeze(network, patterns):

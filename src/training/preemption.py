@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Being told to stop, as preemptible nodes are: SIGTERM ends the run at the next step, with everything saved."""
+"""Being told to stop, by SIGTERM as preemptible nodes are or by Ctrl-C: the run ends at the next step, all saved."""
 
 import signal
 from contextlib import contextmanager
@@ -9,21 +9,32 @@ class StopRequest:
     """Whether this process has been asked to stop.
 
     Attributes:
-        is_made (bool): SIGTERM has come since `listen` was entered.
+        signal (int | None): SIGTERM or SIGINT, whichever came first since `listen` was entered.
     """
 
     def __init__(self):
-        self.is_made = False
+        self.signal = None
+
+    @property
+    def is_made(self):
+        return self.signal is not None
 
     @contextmanager
     def listen(self):
-        """Take SIGTERM as a request inside the block, instead of dying of it."""
+        """Take the two as requests inside the block, instead of dying of them; a second Ctrl-C ends the block at once.
+
+        Raises:
+            KeyboardInterrupt: the second one.
+        """
 
         def note(number, frame):
-            self.is_made = True
+            if number == self.signal == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.signal = self.signal or number
 
-        before = signal.signal(signal.SIGTERM, note)
+        before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)

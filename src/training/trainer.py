@@ -2,14 +2,16 @@
 """The whole training: data, model, steps, an evaluation each epoch, checkpoints, curves."""
 
 import dataclasses
+import signal
 from contextlib import nullcontext
 from itertools import islice
 
 import mindspore as ms
 import numpy as np
 
+from src.data.classes import classes_to_train, numbers_of_split
 from src.data.dataset import create_dataset, iterate
-from src.data.image_folder import check_image_folder, list_split
+from src.data.image_folder import list_split
 from src.errors import UserError
 from src.models.drop_path import random_state
 from src.training.checkpoint import save_training_state, save_weights
@@ -17,7 +19,7 @@ from src.training.curves import plot_curves
 from src.training.ema import Ema
 from src.training.evaluate import EvaluationStep, evaluate
 from src.training.fine_tuning import prepare_fine_tuning
-from src.training.losses import create_loss
+from src.training.losses import class_weights, create_loss
 from src.training.monitor import Monitor, Plan, path_weights
 from src.training.network import build_network
 from src.training.optimizer import create_optimizer
@@ -25,7 +27,7 @@ from src.training.parallel import average_norm_statistics, check_same_weights, s
 from src.training.precision import create_scaler, mixed_precision, restore_scaler, scaler_state
 from src.training.preemption import StopRequest
 from src.training.reports import Reports
-from src.training.resume import restored, setting_of
+from src.training.resume import recipe_of, restored, setting_of
 from src.training.run_folder import RunFolder
 from src.training.schedule import learning_rates, scaled_lr
 from src.training.sinking import sunk
@@ -50,12 +52,16 @@ def train(config, world, resume=None, allow_changes=False, build=build_network):
 
     Raises:
         UserError: the output folder, the data, the model or the checkpoint cannot be used, or the loss is not finite.
+        KeyboardInterrupt: Ctrl-C has stopped it, after saving; a second one at once.
     """
     if config.train.data_sink and config.device.target == "CPU":
         raise UserError("train.data_sink takes an Ascend or GPU but device.target is CPU; leave train.data_sink out")
     folder = RunFolder(config.output_dir, config.train.keep_checkpoints)
     with folder.taken() if world.rank == 0 else nullcontext(), StopRequest().listen() as stop:
-        return Trainer(config, world, folder, stop, folder.checkpoints_to_resume(resume), build).run(allow_changes)
+        result = Trainer(config, world, folder, stop, folder.checkpoints_to_resume(resume), build).run(allow_changes)
+        if result["is_stopped"] and stop.signal == signal.SIGINT:
+            raise KeyboardInterrupt(f"stopped at step {result['step']}, and saved; --resume auto goes on from there")
+        return result
 
 
 class Trainer:
@@ -76,20 +82,49 @@ class Trainer:
         self.config, self.world, self.folder, self.stop = config, world, folder, stop
         self.checkpoints = checkpoints
         self.scaler = create_scaler(config.device)
-        self.classes = check_image_folder(config.data, config.model.num_classes, ("train", "val"))
+        classes = classes_to_train(config.data, config.model.num_classes)
         ms.set_seed(config.train.seed)
         self.network = build(config.model)
-        self.began = prepare_fine_tuning(self.network, config.finetune, is_resumed=bool(checkpoints))
+        self.began, classes = prepare_fine_tuning(self.network, config.finetune, classes, bool(checkpoints))
+        self.take_classes(classes, f"the run in {folder.path}")
         self.plan = self.make_plan()
         recipe = config.optimizer
         self.optimizer = create_optimizer(self.network, recipe, self.plan.lrs, config.finetune.layer_decay)
         self.ema = Ema(self.network, recipe.ema_decay) if recipe.ema_decay else None
-        forward = mixed_precision(self.network, config.device.amp_level, config.device.amp_dtype)
-        loss, parts = create_loss(config.loss), recipe.micro_batches
-        self.step = TrainStep(forward, loss, self.optimizer, world, self.scaler, recipe.clip_norm, parts, self.ema)
-        self.evaluation_step = EvaluationStep(forward)
+        self.forward = mixed_precision(self.network, config.device.amp_level, config.device.amp_dtype)
+        self.evaluation_step = EvaluationStep(self.forward)
         self.state = {"epoch": 0, "step": 0, "best_top1": -1.0}
-        self.setting = setting_of(config, world, self.plan.steps_per_epoch)
+        images = list_split(config.data, "train").images
+        self.setting = setting_of(config, world, images, self.plan.steps_per_epoch)
+
+    def take_classes(self, classes, whose):
+        """Give the classes of the images the numbers they have in `classes` (`Classes`), by their names.
+
+        Raises:
+            UserError: there are others.
+        """
+        self.classes, self.numbers, self.class_notes = classes, {}, []
+        for split in ("train", "val"):
+            self.numbers[split], notes = numbers_of_split(classes, self.config.data, split, whose)
+            self.class_notes += notes
+
+    def make_step(self):
+        """Return the training step; the loss knows the classes by then."""
+        recipe = self.config.optimizer
+        counts = (
+            list_split(self.config.data, "train").counts() if self.config.loss.class_weights == "balanced" else None
+        )
+        loss = create_loss(self.config.loss, class_weights(self.config.loss, counts, self.numbers["train"]))
+        return TrainStep(
+            self.forward,
+            loss,
+            self.optimizer,
+            self.world,
+            self.scaler,
+            recipe.clip_norm,
+            recipe.micro_batches,
+            self.ema,
+        )
 
     def make_plan(self):
         """Return the `Plan`: how many steps, and the learning rate of each."""
@@ -106,19 +141,20 @@ class Trainer:
 
     def run(self, allow_changes):
         """Train to the end, or to a request to stop; see `train`."""
-        meta, checkpoint, damaged = restored(self, self.checkpoints, allow_changes)
+        meta, checkpoint, lines = restored(self, self.checkpoints, allow_changes)
+        self.step = self.make_step()
         check_same_weights(self.network, self.world)
         self.place_random_state(meta.get("draws", {}))
         reports = Reports(self.config, self.folder, self.plan.steps_per_epoch) if self.world.rank == 0 else None
         if reports:
-            reports.begin(checkpoint, [*damaged, *self.began], self.state)
+            reports.begin(checkpoint, [*lines, *self.began, *self.class_notes], self.state)
         unread = meta.get("unread", [])
         self.monitor = Monitor(self.config, self.plan, self.step, reports, self.state["step"], unread)
         last = self.config.train.epochs
         with self.fed() as (step, batches):
             for epoch in range(self.state["epoch"] + 1, last + 1):
                 is_done = self.is_trained(epoch, step, batches) and self.is_judged(epoch)
-                if not is_done or (epoch < last and self.is_to_stop()):
+                if not is_done or (epoch < last and self.should_stop()):
                     return {**self.state, "is_stopped": True}
         return {**self.state, "is_stopped": False}
 
@@ -159,22 +195,22 @@ class Trainer:
                 if done == steps:
                     break
                 # Workers agree on it where they report, as they wait for the device there anyway.
-                is_stopped = (self.world.size == 1 or done % log_every == 0) and self.is_to_stop()
+                is_stopped = (self.world.size == 1 or done % log_every == 0) and self.should_stop()
                 if is_stopped or (every and done % every == 0):
                     self.save()
                 if is_stopped:
                     return False
         return True
 
-    def is_to_stop(self):
+    def should_stop(self):
         """Whether any worker was asked to stop; every worker has to call it."""
         return sum_over_workers(np.array([self.stop.is_made], np.float32), self.world)[0] > 0
 
-    def is_to_leave(self, batches):
+    def should_leave(self, batches):
         """Whether to leave an evaluation after so many batches; workers agree where each of them has one more."""
         has_each_more = (batches + 1) * self.plan.images_per_step <= self.plan.evaluation_images
         is_asked = self.world.size == 1 or (batches % self.config.train.log_interval == 0 and has_each_more)
-        return is_asked and self.is_to_stop()
+        return is_asked and self.should_stop()
 
     def is_judged(self, epoch):
         """Evaluate the weights after `epoch`, and their averages where there are some, and save.
@@ -187,7 +223,7 @@ class Trainer:
             with in_place():
                 average_norm_statistics(self.network, self.world)
                 check_same_weights(self.network, self.world)
-                result = evaluate(self.evaluation_step, self.images("val"), self.world, self.is_to_leave)
+                result = evaluate(self.evaluation_step, self.images("val"), self.world, self.should_leave)
                 if result is None:
                     break
                 self.monitor.after_evaluation(kind, result)
@@ -229,8 +265,10 @@ class Trainer:
         return {
             **self.state,
             "model": dataclasses.asdict(self.config.model),
-            "classes": self.classes,
+            **self.classes.to_record(),
             "setting": self.setting,
+            "recipe": recipe_of(self.config),
+            "lr": float(self.plan.lrs[max(self.state["step"], 1) - 1]),
             "loss_scaler": scaler_state(self.scaler),
             "draws": {name: int(draws.asnumpy()) for name, draws in random_state(self.network).items()},
             "unread": self.monitor.unread(),
@@ -249,6 +287,7 @@ class Trainer:
     def images(self, split, epoch=0):
         """Return the images of this worker: of `epoch` where it trains."""
         model, seed = self.config.model, self.config.train.seed
+        rank, workers, numbers = self.world.rank, self.world.size, self.numbers[split]
         return create_dataset(
-            self.config.data, model.image_size, model.in_channels, split, self.world.rank, self.world.size, seed, epoch
+            self.config.data, model.size, model.in_channels, split, rank, workers, seed, epoch, numbers=numbers
         )
