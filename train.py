@@ -5,6 +5,7 @@ import sys
 
 from src.cli import config_parser, parse_with_config
 from src.errors import entry_point
+from src.interrupt import keep_ctrl_c
 
 
 @entry_point
@@ -26,6 +27,7 @@ def main():
         help="decode every image first; name the damaged ones and end, or, with data.damaged_list, leave them out",
     )
     arguments, config = parse_with_config(parser)
+    keep_ctrl_c()
 
     # MindSpore takes seconds to load.
     from src.data.check_data import check_data, count_left_out

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.cli import Parser, config_parser, parse_with_config
 from src.config import DeviceConfig
 from src.errors import UserError, entry_point
+from src.interrupt import keep_ctrl_c
 from src.measure.setting import parse_image_size
 from src.measure.table import render
 
@@ -39,6 +40,7 @@ NUMBERS = {
 
 @entry_point
 def main():
+    keep_ctrl_c()
     if sys.argv[1:2] == ["decomposition"]:
         decompose()
     else:

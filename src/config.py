@@ -136,7 +136,7 @@ class LossConfig:
         "none",
         "factor on the loss of each class, in the order of their folders; balanced: all images of a class together "
         "count as much as those of any other",
-        listed_or(at_least(0), "none", "balanced"),
+        listed_or(between(1e-6, 1e6), "none", "balanced"),
     )
 
 

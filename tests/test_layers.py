@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = {"errors", "crash", "schema", "yaml_file", "config", "recipe_checks", "device", "cli"}
+GROUND = {"errors", "crash", "interrupt", "schema", "yaml_file", "config", "recipe_checks", "device", "cli"}
 MAY_IMPORT = {
     "ops": {"ops"},
     "models": {"models", "ops"},

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run that was stopped, killed, damaged or disturbed goes on as if nothing had been, or says why it cannot."""
 
+import _thread
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +28,7 @@ from src.training import evaluate, trainer
 from src.training.checkpoint import read_checkpoint
 from src.training.metrics import read_metrics
 from src.training.monitor import Plan, path_weights
+from src.training.preemption import StopRequest
 from src.training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +60,23 @@ def test_sigterm_saves_and_ends_at_the_next_step(config, whole, monkeypatch):
         result = trainer.train(config, World())
     assert result["is_stopped"] and result["step"] == 9 and signal.getsignal(signal.SIGTERM) == before
     assert not trainer.train(config, World(), resume="auto")["is_stopped"]
+    assert_same_run(whole, config)
+
+
+def test_ctrl_c_saves_and_ends_as_interrupted(config, whole, monkeypatch):
+    """Protects chains of commands: what was done is kept, and what follows does not run; a second one ends at once."""
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(KeyboardInterrupt, match="stopped at step 9, and saved; "),
+    ):
+        after(9, _thread.interrupt_main, patch)
+        trainer.train(config, World())
+    assert read_checkpoint(f"{config.output_dir}/last.ckpt")[1]["step"] == 9
+    with StopRequest().listen() as stop, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_made
+        signal.raise_signal(signal.SIGINT)
+    trainer.train(config, World(), resume="auto")
     assert_same_run(whole, config)
 
 
@@ -152,9 +173,37 @@ def test_another_setting_is_refused_or_allowed(config, tmp_path):
     assert [line["step"] for line in lines] == [5, 6, 8, 9, 11, 12] and lines[-1]["lr"] == 0
     with pytest.raises(UserError, match=r"no checkpoint .*absent\.ckpt"):
         trainer.train(other, World(), resume=str(tmp_path / "absent.ckpt"))
+    for changes, message in (
+        (
+            {"optimizer": {"name": "adamw"}},
+            r"optimizer\.name momentum, now adamw; resume with the same, or begin a new",
+        ),
+        ({"optimizer": {"ema_decay": 0.0}}, r"optimizer\.ema_decay 0\.9, now 0\.0; resume"),
+    ):
+        with pytest.raises(UserError, match=message):
+            trainer.train(changed(other, **changes), World(), resume=last)
     with pytest.raises(UserError, match=r"model\.name tiny_for_tests, now resnet26; .*--pretrained"):
         model = {"name": "resnet26", "drop_path_rate": 0.0, "options": {"stem": "small", "width": 8}}
         trainer.train(changed(other, model=model), World(), resume=last)
+
+
+def test_one_image_more_is_refused(config, image_folder, tmp_path):
+    """Protects the order of the images: with as many steps, another image would move all others."""
+    more = changed(config, data={"data_dir": str(tmp_path / "more")}, train={"epochs": 1})
+    shutil.copytree(image_folder, tmp_path / "more")
+    trainer.train(changed(config, train={"epochs": 1}), World())
+    shutil.copy(tmp_path / "more" / "train" / "class0" / "0.png", tmp_path / "more" / "train" / "class0" / "9.png")
+    with pytest.raises(UserError, match=r"is of another run: images 24, now 25; resume with the same ones"):
+        trainer.train(more, World(), resume="auto")
+
+
+def test_what_changed_is_said(config, capsys):
+    """Protects from a schedule that jumps unseen: a longer run goes on, and says what is another now."""
+    trainer.train(changed(config, train={"epochs": 2}), World())
+    trainer.train(changed(config, train={"epochs": 3, "log_interval": 3}), World(), resume="auto")
+    said = capsys.readouterr().err
+    assert "changed since this checkpoint: train.epochs 2, now 3\n" in said
+    assert re.search(r"the learning rate jumps from 0\.\d+ to 0\.\d+: the schedule is another one now", said)
 
 
 def test_steps_without_finite_gradients(config, monkeypatch):
@@ -204,8 +253,9 @@ train: {epochs: 1000, log_interval: 1}
 """
 
 
-def test_sigterm_to_the_command(image_folder, tmp_path):
-    """Protects `kill`: exit code 0, one line that says how to go on, and events that TensorBoard's format holds."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_command(image_folder, tmp_path, number):
+    """Protects `kill` and Ctrl-C: all is saved, a line says how to go on; 0 as asked, 130 as interrupted."""
     (tmp_path / "c.yaml").write_text(TRAIN)
     run = tmp_path / "run"
     words = ["--config", tmp_path / "c.yaml", "--data_dir", image_folder, "--output_dir", run]
@@ -214,11 +264,14 @@ def test_sigterm_to_the_command(image_folder, tmp_path):
     deadline = time.time() + 120
     while not (run / "last.ckpt").exists() and time.time() < deadline:
         time.sleep(0.05)
-    child.terminate()
+    child.send_signal(number)
     out, err = child.communicate(timeout=60)
-    assert child.returncode == 0, err
+    assert child.returncode == {signal.SIGTERM: 0, signal.SIGINT: 130}[number], err
     lines = read_metrics(run / "metrics.jsonl")
     _, meta = read_checkpoint(run / "last.ckpt")
+    if number == signal.SIGINT:
+        assert err.endswith(f"stopped at step {meta['step']}, and saved; --resume auto goes on from there\n")
+        return
     assert out == f"stopped at step {meta['step']} as asked, and saved; --resume auto goes on from there\n"
     assert meta["step"] == max(line["step"] for line in lines)
     paths = [line for line in lines if line["kind"] == "paths"]
