@@ -178,7 +178,7 @@ def test_pvt_at_another_image_size(tmp_path):
         if "position" in parameter.name:
             stage = int(parameter.name[len("embedding")])
             side = 16 >> stage
-            expected = pvt.resize_position(expected, side, 3 * side)
+            expected = pvt.resize_position(expected, (side, side), (3 * side, 3 * side))
         assert np.array_equal(parameter.asnumpy(), expected) and np.array_equal(converted[parameter.name], expected)
 
 

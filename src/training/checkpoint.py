@@ -72,16 +72,21 @@ def read_checkpoint(path):
 def load_weights(network, path):
     """Fill `network` from a checkpoint of either kind and return its `meta`.
 
-    What depends on the image size is interpolated where the file is of another one.
+    What depends on the image size or the window is interpolated where the file is of another one.
 
     Raises:
         UserError: the file is unreadable (see `read_checkpoint`), or its parameters are not those of `network`.
     """
     parameters, meta = read_checkpoint(path)
     weights = {name: value for name, value in parameters.items() if not name.startswith(_NOT_OF_THE_NETWORK)}
+    image_size = meta.get("model", {}).get("image_size")
     for name, resize in resizers(network).items():
         if name in weights:
-            weights[name] = ms.Parameter(ms.Tensor(resize(weights[name].asnumpy())))
+            try:
+                table = resize(weights[name].asnumpy(), image_size)
+            except ValueError as error:
+                raise UserError(f"checkpoint {path} does not fit this model: {name}: {error}") from error
+            weights[name] = ms.Parameter(ms.Tensor(table))
     _fill(_by_name(network), weights, path, meta)
     return meta
 
