@@ -188,6 +188,22 @@ def load_config(path, overrides=()):
     return config if config.output_dir else dataclasses.replace(config, output_dir=f"outputs/{Path(path).stem}")
 
 
+def changed_model(model, overrides):
+    """Return a `ModelConfig` with words `--model.KEY VALUE` of the command line over it.
+
+    Raises:
+        UserError: as `load_config`; or a key of another section.
+    """
+    settings = flatten(Config, {"model": dataclasses.asdict(model)}, "--model")
+    for flag, text in _pairs(overrides):
+        if not flag.startswith("--model."):
+            raise UserError(f"unknown argument {flag}; keys of other sections than model need --config")
+        _override(settings, flag, text)
+    changed = build(ModelConfig, settings, "--model", "model.")
+    _check_options(changed, lambda name: settings[name][1])
+    return changed
+
+
 def save_config(config, path):
     """Write `config` as YAML that `load_config` reads back equal."""
     write_yaml(config.to_dict(), path)
@@ -269,6 +285,10 @@ def _check_together(config, source):
             f"but takes at most train.epochs, {config.train.epochs}"
         )
     check_recipe(config, source)
+    _check_options(model, source)
+
+
+def _check_options(model, source):
     for field in dataclasses.fields(model):
         if field.name in model.options:
             raise UserError(
