@@ -71,7 +71,8 @@ def test_pvt_of_a_rectangle_at_another(tmp_path):
     """A checkpoint says its size: 4 x 6 patches become 3 x 8, which are as many."""
     old, new = (dataclasses.replace(PVT, image_size=size) for size in ([128, 192], [96, 256]))
     values = checkpoint(tmp_path / "a.ckpt", old)
-    to_pytorch(tmp_path / "a.ckpt", tmp_path / "a.pth", new)
+    report = to_pytorch(tmp_path / "a.ckpt", tmp_path / "a.pth", new)
+    assert notes(report) == [f"embedding{i}.position" for i in "1234"]
     expected = pvt.resize_position(values["embedding4.position"], (4, 6), (3, 8))
     assert np.array_equal(np.load(tmp_path / "a.pth")["pos_embed4"], expected)
     assert expected.shape == values["embedding4.position"].shape
@@ -83,7 +84,7 @@ def test_swin_with_another_window(change, tmp_path):
     other = changed_model(SWIN_PLAIN, change)
     file = published_file(tmp_path, SWIN_PLAIN)
     report = to_checkpoint(file, tmp_path / "b.ckpt", other)
-    to_pytorch(tmp_path / "made.ckpt", tmp_path / "c.pth", dataclasses.replace(other, image_size=64))
+    there = to_pytorch(tmp_path / "made.ckpt", tmp_path / "c.pth", dataclasses.replace(other, image_size=64))
     network = build_network(other)
     load_weights(network, tmp_path / "made.ckpt")
     made, converted = weights(tmp_path / "made.ckpt"), weights(tmp_path / "b.ckpt")
@@ -96,6 +97,8 @@ def test_swin_with_another_window(change, tmp_path):
             changed += [parameter.name] * (expected.shape != made[parameter.name].shape)
         assert np.array_equal(parameter.asnumpy(), expected) and np.array_equal(converted[parameter.name], expected)
     assert changed == notes(report) and len(changed) >= 2
+    if other.options["window"] == 8:
+        assert len(notes(there)) == len(cells)
     back = np.load(tmp_path / "c.pth")
     window = other.options["window"]
     assert back["layers.0.blocks.1.attn.relative_position_bias_table"].shape == ((2 * window - 1) ** 2, 3)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mindspore as ms
+import numpy as np
 
 from src.config import ModelConfig
 from src.convert.forms import form_of
@@ -75,11 +76,11 @@ def to_checkpoint(path, output, model, num_classes=None, drop_head=False, publis
             for values in (tensors, filled)
         )
     try:
-        fitted = _fitted(network, tensors, form.rules)
+        fitted, interpolated = _fitted(network, tensors, form.rules)
         values = from_published({name: parameter.shape for name, parameter in filled.items()}, fitted, form.rules)
     except ValueError as error:
         raise UserError(f"{path} does not fit {model.name}: {error}") from error
-    if published_code is not None and (drop_head or any(fitted[name] is not tensors[name] for name in tensors)):
+    if published_code is not None and (drop_head or interpolated):
         raise UserError(
             "--verify compares whole networks: leave it out, or convert without --drop_head and at the image size and "
             "window of the file"
@@ -94,7 +95,7 @@ def to_checkpoint(path, output, model, num_classes=None, drop_head=False, publis
             load_weights(network, temporary)
             state = {**tensors, **form.buffers.make(network, model.image_size, tensors)}
             difference = compare(form, model, network, state, published_code)
-    rows = _rows(parameters, filled, tensors, fitted, form.rules)
+    rows = _rows(parameters, filled, tensors, interpolated, form.rules)
     return Report(model, rows, buffers, difference, tuple(said))
 
 
@@ -118,7 +119,10 @@ def to_pytorch(path, output, model, published_code=None):
     form = form_of(model.name)
     network = build_network(model)
     load_weights(network, path)
-    parameters = _by_name(network)
+    parameters, in_file = _by_name(network), read_checkpoint(path)[0]
+    interpolated = {
+        name for name in resizers(network) if not np.array_equal(in_file[name].asnumpy(), parameters[name].asnumpy())
+    }
     check_finite(parameters, path)
     tensors = to_published({name: parameter.asnumpy() for name, parameter in parameters.items()}, form.rules)
     buffers = form.buffers.make(network, model.image_size, tensors)
@@ -127,7 +131,7 @@ def to_pytorch(path, output, model, published_code=None):
         write_state_dict(temporary, {**tensors, **buffers})
         if published_code is not None:
             difference = compare(form, model, network, read_state_dict(temporary)[0], published_code)
-    return Report(model, _rows(parameters, parameters, tensors, tensors, form.rules), len(buffers), difference)
+    return Report(model, _rows(parameters, parameters, tensors, interpolated, form.rules), len(buffers), difference)
 
 
 def model_of(path, name):
@@ -163,12 +167,12 @@ def _classes(path, form, tensors, model, wanted, drop_head):
 
 
 def _fitted(network, tensors, rules):
-    """Return the tensors, those that depend on the image size or the window brought to those of the network.
+    """Return the tensors, those of another image size or window brought to the network's, and a set of their names.
 
     Raises:
         ValueError: a table of which it cannot be told what it is of; names it.
     """
-    fitted = dict(tensors)
+    fitted, interpolated = dict(tensors), set()
     for ours, resize in resizers(network).items():
         (name,) = published_names(ours, rules)
         if name in fitted:
@@ -176,10 +180,12 @@ def _fitted(network, tensors, rules):
                 fitted[name] = resize(fitted[name], None)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
-    return fitted
+            if fitted[name] is not tensors[name]:
+                interpolated.add(ours)
+    return fitted, interpolated
 
 
-def _rows(parameters, filled, tensors, fitted, rules):
+def _rows(parameters, filled, tensors, interpolated, rules):
     rows = []
     for name, parameter in parameters.items():
         ours = (name, parameter.shape)
@@ -188,8 +194,7 @@ def _rows(parameters, filled, tensors, fitted, rules):
             continue
         parts = published_parts(name, parameter.shape, rules)
         for part in parts:
-            tensor = tensors[part.name]
-            note = "stacked" if len(parts) > 1 else "" if fitted[part.name] is tensor else "interpolated"
-            rows.append((*ours, part.name, tensor.shape, note))
+            note = "stacked" if len(parts) > 1 else "interpolated" if name in interpolated else ""
+            rows.append((*ours, part.name, tensors[part.name].shape, note))
             ours = ("", "")
     return rows
