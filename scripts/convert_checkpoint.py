@@ -14,13 +14,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from src.config import DeviceConfig, ModelConfig, load_config
+from src.config import DeviceConfig, ModelConfig, changed_model, load_config
 from src.errors import UserError, entry_point
+from src.image_size import sides
 
 
 @entry_point
 def main():
     arguments, overrides = parse_arguments()
+    if arguments.image_size is not None:
+        arguments.image_size = wanted_size(arguments.image_size)
     check(arguments)
     model = wanted_model(arguments, overrides)
 
@@ -35,7 +38,7 @@ def main():
 
     form_of(model.name)
     if arguments.reverse and not arguments.config:
-        model = model_of(arguments.input, model.name)
+        model = changed_model(model_of(arguments.input, model.name), overrides)
     if arguments.image_size is not None:
         model = dataclasses.replace(model, image_size=arguments.image_size)
     files = arguments.input, arguments.output
@@ -45,7 +48,7 @@ def main():
         else:
             classes = model.num_classes if arguments.config else None
             classes = classes if arguments.num_classes is None else arguments.num_classes
-            report = to_checkpoint(*files, model, classes, arguments.drop_head, arguments.verify)
+            report = to_checkpoint(*files, model, classes, arguments.drop_head, arguments.verify, arguments.entry)
     except WrongConversion as error:
         sys.exit(f"error: {error}")
     print_report(report, arguments)
@@ -58,14 +61,20 @@ def parse_arguments():
     parser.add_argument("--input", required=True, metavar="FILE", help="PyTorch file; with --reverse a .ckpt file")
     parser.add_argument("--output", required=True, metavar="FILE", help=".ckpt file; with --reverse a PyTorch file")
     parser.add_argument("--model", metavar="NAME", help="model of the file, with its usual settings")
-    parser.add_argument(
-        "--config", metavar="FILE", help="instead of --model: YAML file that describes it; --model.KEY VALUE overrides"
+    parser.add_argument("--config", metavar="FILE", help="instead of --model: YAML file that describes it")
+    parser.add_argument_group(
+        "settings", "--model.KEY VALUE, after either, overrides one, as --model.options.window 12 for wider windows"
     )
     parser.add_argument("--reverse", action="store_true", help="from a checkpoint to PyTorch")
+    parser.add_argument("--entry", metavar="NAME", help="of a PyTorch file with several sets of weights, as model_ema")
     parser.add_argument("--num_classes", type=int, metavar="K", help="default: as many as the PyTorch file has")
     parser.add_argument("--drop_head", action="store_true", help="start a new classifier instead of the file's")
     parser.add_argument(
-        "--image_size", type=int, metavar="S", help="of the result; PVT's positions are interpolated; default 224"
+        "--image_size",
+        type=int,
+        nargs="+",
+        metavar="S",
+        help="of the result, one number or height and width; positions of PVT and Swin are interpolated; default 224",
     )
     parser.add_argument(
         "--verify",
@@ -90,8 +99,20 @@ def check(arguments):
         raise UserError(f"no file {source}; give the path of the file to convert as --input")
     if not output.resolve().parent.is_dir():
         raise UserError(f"the folder of --output {output} does not exist; make it first")
-    if arguments.reverse and (arguments.drop_head or arguments.num_classes is not None):
-        raise UserError("--reverse converts a checkpoint with its classifier; leave --drop_head and --num_classes out")
+    if arguments.reverse and (arguments.drop_head or arguments.num_classes is not None or arguments.entry is not None):
+        raise UserError(
+            "--reverse converts a checkpoint with its classifier; leave --drop_head, --num_classes and --entry out"
+        )
+
+
+def wanted_size(numbers):
+    """Return the `image_size` that one or two numbers of the command line say."""
+    size = numbers[0] if len(numbers) == 1 else numbers
+    try:
+        sides(size)
+    except ValueError as error:
+        raise UserError(f"--image_size: {error}") from error
+    return size
 
 
 def wanted_model(arguments, overrides):
@@ -100,9 +121,7 @@ def wanted_model(arguments, overrides):
         raise UserError("give either --model NAME or --config FILE")
     if arguments.config:
         return load_config(arguments.config, overrides).model
-    if overrides:
-        raise UserError(f"unknown argument {overrides[0]}; keys of the configuration need --config")
-    return ModelConfig(arguments.model)
+    return changed_model(ModelConfig(arguments.model), overrides)
 
 
 def print_report(report, arguments):
@@ -113,9 +132,12 @@ def print_report(report, arguments):
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     model, notes = report.model, Counter(note for *_, note in report.rows)
-    print(f"{model.name}, {model.num_classes} classes, image size {model.image_size}: {len(report.rows)} tensors")
+    for sentence in report.said:
+        print(sentence)
+    size = " x ".join(map(str, sides(model.image_size)))
+    print(f"{model.name}, {model.num_classes} classes, image size {size}: {len(report.rows)} tensors")
     for note, meaning in (
-        ("interpolated", "positions interpolated to this image size"),
+        ("interpolated", "tables of positions interpolated to this image size and its windows"),
         ("initial value", "parameters of a new classifier, to be trained"),
     ):
         if notes[note]:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from src.errors import UserError
+from src.image_size import sides
 from src.recipe_checks import check_recipe
 from src.schema import (
     ascending_pair,
@@ -45,7 +46,7 @@ class ModelConfig:
     @property
     def size(self):
         """(H, W) of the input, pixels."""
-        return pair(self.image_size)
+        return sides(self.image_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,11 +195,6 @@ ALIASES = {
 }
 
 
-def pair(size):
-    """Return (H, W) of a size that is given so, or as S for S x S."""
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
 def load_config(path, overrides=()):
     """Read a YAML file and apply the command line to it.
 
@@ -220,6 +216,22 @@ def load_config(path, overrides=()):
     config = build(Config, settings, str(path))
     _check_together(config, lambda name: settings[name][1] if name in settings else str(path))
     return config if config.output_dir else dataclasses.replace(config, output_dir=f"outputs/{Path(path).stem}")
+
+
+def changed_model(model, overrides):
+    """Return a `ModelConfig` with words `--model.KEY VALUE` of the command line over it.
+
+    Raises:
+        UserError: as `load_config`; or a key of another section.
+    """
+    settings = flatten(Config, {"model": dataclasses.asdict(model)}, "--model")
+    for flag, text in _pairs(overrides):
+        if not flag.startswith("--model."):
+            raise UserError(f"unknown argument {flag}; keys of other sections than model need --config")
+        _override(settings, flag, text)
+    changed = build(ModelConfig, settings, "--model", "model.")
+    _check_options(changed, lambda name: settings[name][1])
+    return changed
 
 
 def save_config(config, path):
@@ -309,6 +321,10 @@ def _check_together(config, source):
             f"the {model.num_classes} classes (model.num_classes)"
         )
     check_recipe(config, source)
+    _check_options(model, source)
+
+
+def _check_options(model, source):
     for field in dataclasses.fields(model):
         if field.name in model.options:
             raise UserError(

@@ -133,7 +133,7 @@ def test_refusals(words, named):
     ("words", "named"),
     [
         (["resnet27"], ["resnet27", "resnet26"]),
-        (["pvt_tiny", "--image_size", "32x64"], ["pvt_tiny", "32 x 64"]),
+        (["pvt_tiny", "--image_size", "16x64"], ["pvt_tiny", "16 x 64"]),
     ],
 )
 def test_what_a_model_refuses(words, named):

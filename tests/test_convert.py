@@ -7,71 +7,35 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import mindspore as ms
 import numpy as np
 import pytest
+from conversion_files import (  # noqa: F401  archives is a fixture
+    FAMILIES,
+    PVT,
+    RESNET,
+    SWIN_PLAIN,
+    archives,
+    checkpoint,
+    published_file,
+    weights,
+)
 from golden_network import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.config import ModelConfig
 from src.convert import conversion
 from src.convert.conversion import model_of, to_checkpoint, to_pytorch
 from src.convert.forms import FORMS, form_of
 from src.convert.published_code import WrongConversion
-from src.convert.torch_file import find_state_dict, read_state_dict
 from src.errors import UserError
-from src.models import create_model, list_models, pvt
+from src.models import create_model, list_models
 from src.models.published import from_published, published_parts, to_published
-from src.training.checkpoint import load_weights, read_checkpoint, save_weights
+from src.training.checkpoint import save_weights
 from src.training.network import build_network
 
 ROOT = Path(__file__).resolve().parent.parent
-RESNET = ModelConfig("acmix_resnet26", num_classes=5, image_size=32, options={"stem": "small", "width": 8})
-SWIN = ModelConfig(
-    "acmix_swin_tiny",
-    num_classes=5,
-    image_size=32,
-    options={"width": 12, "depths": [2, 2, 1, 1], "patch": 2, "window": 4},
-)
-SAN = ModelConfig("san10", num_classes=5, image_size=32, options={"stem": "small", "width": 32})
-PVT = ModelConfig("pvt_tiny", num_classes=5, image_size=32, options={"width": 8, "depths": [1, 1, 1, 1]})
-FAMILIES = [RESNET, dataclasses.replace(RESNET, name="resnet50"), SWIN, SAN, PVT]
-SWIN_PLAIN = dataclasses.replace(SWIN, name="swin_tiny")
-
-
-@pytest.fixture(autouse=True)
-def archives(monkeypatch):
-    """Read and write `.npz` in place of PyTorch files."""
-
-    def write(path, arrays):
-        with open(path, "wb") as file:
-            np.savez(file, **arrays)
-
-    monkeypatch.setattr(conversion, "read_state_dict", lambda path: dict(np.load(path)))
-    monkeypatch.setattr(conversion, "write_state_dict", write)
-
-
-def checkpoint(path, model, seed=0):
-    """Write a checkpoint whose values are all different; return them by name."""
-    network, rng = build_network(model), np.random.default_rng(seed)
-    for parameter in network.get_parameters():
-        parameter.set_data(ms.Tensor(rng.standard_normal(parameter.shape).astype(np.float32)))
-    save_weights(path, network, {"model": dataclasses.asdict(model)})
-    return {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
-
-
-def published_file(folder, model):
-    """Write a published file; return its path."""
-    checkpoint(folder / "made.ckpt", model)
-    to_pytorch(folder / "made.ckpt", folder / "made.pth", model)
-    return folder / "made.pth"
-
-
-def weights(path):
-    return {name: parameter.asnumpy() for name, parameter in read_checkpoint(path)[0].items()}
+pytestmark = pytest.mark.usefixtures("archives")
 
 
 @pytest.mark.parametrize("model", [*FAMILIES, SWIN_PLAIN], ids=lambda model: model.name)
@@ -164,76 +128,21 @@ def test_the_classifier_is_dropped_only_when_told(tmp_path):
         assert name.startswith("fc.") or np.array_equal(value, made[name])
 
 
-def test_pvt_at_another_image_size(tmp_path):
-    """Positions are interpolated, by the conversion as by loading a checkpoint; all else stays."""
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    """Both ways, naming the tensor; nothing is written."""
     file = published_file(tmp_path, PVT)
-    larger = dataclasses.replace(PVT, image_size=96)
-    report = to_checkpoint(file, tmp_path / "b.ckpt", larger)
-    assert [row[0] for row in report.rows if row[-1] == "interpolated"] == [f"embedding{i}.position" for i in "1234"]
-    network = build_network(larger)
-    load_weights(network, tmp_path / "made.ckpt")
-    made, converted = weights(tmp_path / "made.ckpt"), weights(tmp_path / "b.ckpt")
-    for parameter in network.get_parameters():
-        expected = made[parameter.name]
-        if "position" in parameter.name:
-            stage = int(parameter.name[len("embedding")])
-            side = 16 >> stage
-            expected = pvt.resize_position(expected, side, 3 * side)
-        assert np.array_equal(parameter.asnumpy(), expected) and np.array_equal(converted[parameter.name], expected)
-
-
-def test_the_constants_of_the_published_swin(tmp_path):
-    """The mask parts what the roll brought together; the published code cannot hold maps of no whole windows."""
-    tensors = np.load(published_file(tmp_path, SWIN))
-    index = tensors["layers.0.blocks.1.attn.relative_position_index"]
-    assert index.dtype == np.int64 and index[0, 0] == 24 and index[0, -1] == 0 and index[-1, 0] == 48
-    assert "layers.0.blocks.0.attn_mask" not in tensors and "layers.2.blocks.0.attn_mask" not in tensors
-    ends = np.repeat(np.repeat(np.arange(9).reshape(3, 3), [4, 2, 2], 0), [4, 2, 2], 1)  # of the 8x8 map, rolled by 2
-    windows = ends.reshape(2, 4, 2, 4).transpose(0, 2, 1, 3).reshape(4, 16)
-    expected = np.where(windows[:, :, None] == windows[:, None], 0, -100)
-    assert np.array_equal(tensors["layers.1.blocks.1.attn_mask"], expected)
-    filled_up = dataclasses.replace(SWIN, image_size=40)
-    checkpoint(tmp_path / "b.ckpt", filled_up)
-    with pytest.raises(UserError, match="--image_size 224"):
-        to_pytorch(tmp_path / "b.ckpt", tmp_path / "b.pth", filled_up)
-
-
-@pytest.mark.parametrize("wrap", [lambda d: d, lambda d: {"model": d, "epoch": 3}, lambda d: {"state_dict": d}])
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_state_dict_is_found_where_the_published_scripts_put_it(wrap, prefix):
-    """Bare, or under model or state_dict; with the prefix of data parallel training or without."""
-    state = {prefix + name: np.zeros(2) for name in ("a.weight", "module.b")}
-    assert list(find_state_dict(wrap(state), np.ndarray, "x.pth")) == ["a.weight", "module.b"]
-
-
-@pytest.mark.parametrize("content", [[1], {}, {"epoch": 3}, {"model": {}}, {"weight": np.zeros(2), "epoch": 3}])
-def test_what_is_no_state_dict_is_refused(content):
-    """The error names the file."""
-    with pytest.raises(UserError, match=r"x\.pth"):
-        find_state_dict(content, np.ndarray, "x.pth")
-
-
-def fake_torch(load, version="2.6.0+cpu"):
-    serialization = SimpleNamespace(safe_globals=lambda allowed: contextlib.nullcontext())
-    return SimpleNamespace(load=load, serialization=serialization, Tensor=np.ndarray, __version__=version)
-
-
-def test_a_file_is_never_unpickled(tmp_path, monkeypatch):
-    """One clear line and no second try, whatever PyTorch's safe reader raises; releases without one are refused."""
-    (tmp_path / "x.pth").write_bytes(b"junk")
-    asked = []
-
-    def load(path, **options):
-        asked.append(options)
-        raise RuntimeError("pages\nof\nadvice: weights_only=False")
-
-    monkeypatch.setitem(sys.modules, "torch", fake_torch(load))
-    with pytest.raises(UserError, match=r"x\.pth cannot be read") as refusal:
-        read_state_dict(tmp_path / "x.pth")
-    assert asked == [{"map_location": "cpu", "weights_only": True}] and "advice" not in str(refusal.value)
-    monkeypatch.setitem(sys.modules, "torch", fake_torch(load, "2.5.1"))
-    with pytest.raises(UserError, match=r"2\.5\.1.*upgrade"):
-        read_state_dict(tmp_path / "x.pth")
+    tensors = dict(np.load(file))
+    tensors["block1.0.attn.q.weight"][0, 1] = np.nan
+    with open(file, "wb") as stream:
+        np.savez(stream, **tensors)
+    with pytest.raises(UserError, match=r"made\.pth: tensor block1\.0\.attn\.q\.weight has 1 of 64 values"):
+        to_checkpoint(file, tmp_path / "b.ckpt", PVT)
+    network = build_network(PVT)
+    network.head.bias[2] = np.inf
+    save_weights(tmp_path / "a.ckpt", network, {})
+    with pytest.raises(UserError, match=r"a\.ckpt: tensor head\.bias has 1 of 5 values"):
+        to_pytorch(tmp_path / "a.ckpt", tmp_path / "b.pth", PVT)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt", "made.ckpt", "made.pth"]
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
@@ -278,7 +187,9 @@ def run(*words):
         (["--model", "pvt_tiny", "--input", "{file}", "--output", "b.pth"], "--reverse"),
         (["--model", "pvt_tiny", "--input", "{file}", "--output", "no/b.ckpt"], "no/b.ckpt"),
         (["--input", "{file}", "--output", "b.ckpt"], "--model"),
-        (["--model", "pvt_tiny", "--input", "{file}", "--output", "b.ckpt", "--model.options.width", "8"], "--config"),
+        (["--model", "pvt_tiny", "--input", "{file}", "--output", "b.ckpt", "--image_size", "8", "8", "8"], "(H, W)"),
+        (["--model", "pvt_tiny", "--input", "{file}", "--output", "b.ckpt", "--data.resize", "8"], "--config"),
+        (["--model", "pvt_tiny", "--input", "{file}", "--output", "b.ckpt", "--model.image_siz", "8"], "image_size"),
         (["--model", "acmix_pvt_tiny", "--input", "{file}", "--output", "b.ckpt"], "nobody published acmix_pvt_tiny"),
         (["--model", "pvt_tine", "--input", "{file}", "--output", "b.ckpt"], "did you mean 'pvt_tiny'"),
     ],

@@ -14,6 +14,7 @@ from src.deploy.fold import fold
 from src.deploy.fold_mix import joined
 from src.deploy.fold_norms import Affine, folded
 from src.deploy.onnx_export import onnx_model
+from src.deploy.onnx_graph import attributes_of
 from src.deploy.options import Options
 from src.deploy.serving import Serving
 from src.models import create_model, list_models
@@ -79,7 +80,12 @@ def assert_equal(computed, logits):
 
 
 def exported(network, name):
-    return onnx_model(lambda: Serving(network), images(name), Options(BATCH), "logits")
+    """The model, whose padding is written out: some tools cannot read the rules, long deprecated, that stand for it."""
+    model = onnx_model(lambda: Serving(network), images(name), Options(BATCH), "logits")
+    attributes = [attributes_of(node) for node in model.graph.node if node.op_type in ("Conv", "MaxPool")]
+    assert attributes and all("pads" in named for named in attributes)
+    assert not any("auto_pad" in attributes_of(node) for node in model.graph.node)
+    return model
 
 
 def test_every_model_is_of_a_tested_family():

@@ -7,10 +7,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUND = {"errors", "crash", "interrupt", "schema", "yaml_file", "config", "recipe_checks", "device", "cli"}
+GROUND = {
+    "errors",
+    "crash",
+    "interrupt",
+    "schema",
+    "yaml_file",
+    "image_size",
+    "config",
+    "recipe_checks",
+    "device",
+    "cli",
+}
 MAY_IMPORT = {
     "ops": {"ops"},
-    "models": {"models", "ops"},
+    "models": {"models", "ops", "image_size"},
     "data": {"data"} | GROUND,
     "training": {"training", "data", "models", "ops"} | GROUND,
     "figures": {"figures", "training", "data", "models", "ops"} | GROUND,

@@ -12,6 +12,7 @@ from sgd_step import SgdStep
 
 from src.models import create_model
 from src.models.complexity import count_multiply_adds, count_parameters
+from src.models.image_size import resizers
 from src.models.published import published_names
 from src.models.pvt import PUBLISHED, resize_position
 from src.ops.acmix import ConvolutionPath
@@ -111,36 +112,49 @@ def test_folded_path_equals_the_path(heads, shift):
     assert np.abs(folded(maps).asnumpy() - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-def test_convolution_sees_keys_and_values_repeated():
-    """Each key and value stands for the r x r queries it was made of."""
-    cell = randomise(GridConvolution(8, 2, (4, 6), 2, 3, "learnable"))
-    query, key_value = noise(2, 24, 8, seed=1), noise(2, 6, 16, seed=2)
-    low = key_value.asnumpy().transpose(0, 2, 1).reshape(2, 16, 2, 3)
-    high = query.asnumpy().transpose(0, 2, 1).reshape(2, 8, 4, 6)
-    maps = np.concatenate([high, low.repeat(2, axis=2).repeat(2, axis=3)], axis=1)
-    expected = cell.path(Tensor(maps)).asnumpy().reshape(2, 8, 24).transpose(0, 2, 1)
-    assert np.allclose(cell((query, key_value)).asnumpy(), expected, atol=1e-5)
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 7), (7, 6), (3, 11)])
+def test_convolution_sees_keys_and_values_repeated(height, width):
+    """Each key and value stands for the r x r queries it was made of, and the last also for those left over."""
+    r = 3 if height == 3 or width == 11 else 2
+    cell = randomise(GridConvolution(8, 2, r, 3, "learnable"))
+    query, key_value = noise(2, height * width, 8, seed=1), noise(2, (height // r) * (width // r), 16, seed=2)
+    low = key_value.asnumpy().transpose(0, 2, 1).reshape(2, 16, height // r, width // r)
+    high = query.asnumpy().transpose(0, 2, 1).reshape(2, 8, height, width)
+    rows, columns = (np.minimum(np.arange(size) // r, size // r - 1) for size in (height, width))
+    maps = np.concatenate([high, low[:, :, rows[:, None], columns]], axis=1)
+    expected = cell.path(Tensor(maps)).asnumpy().reshape(2, 8, -1).transpose(0, 2, 1)
+    assert np.allclose(cell((query, key_value, (height, width))).asnumpy(), expected, atol=1e-5)
 
 
 def test_class_token_gets_the_mean_of_the_convolution():
     """It has no place on the grid, must not move the others, and still hears of them."""
-    cell = randomise(SpatialReductionAttention(8, 2, (3, 3), paths="convolution"))
+    cell = randomise(SpatialReductionAttention(8, 2, paths="convolution"))
     tokens = noise(2, 10, 8)
-    out = cell(tokens).asnumpy()
+    out = cell((tokens, (3, 3))).asnumpy()
     assert np.allclose(out[:, 0], out[:, 1:].mean(1), atol=1e-5)
     changed = tokens.asnumpy().copy()
     changed[:, 0] += 1
-    assert np.allclose(cell(Tensor(changed)).asnumpy(), out, atol=1e-5)
+    assert np.allclose(cell((Tensor(changed), (3, 3))).asnumpy(), out, atol=1e-5)
 
 
-@pytest.mark.parametrize(("before", "old", "new"), [(0, 7, 12), (1, 7, 12), (1, 8, 6), (0, 1, 3), (1, 5, 5)])
+@pytest.mark.parametrize(
+    ("before", "old", "new"),
+    [
+        (0, (7, 7), (12, 12)),
+        (1, (7, 7), (12, 9)),
+        (1, (8, 5), (6, 8)),
+        (0, (1, 1), (3, 2)),
+        (1, (4, 6), (3, 8)),
+        (1, (5, 5), (5, 5)),
+    ],
+)
 def test_positions_are_resized_bilinearly(before, old, new):
     """As OpenCV resizes an image; class tokens stay as they are."""
-    table = noise(1, before + old * old, 3).asnumpy()
+    table = noise(1, before + old[0] * old[1], 3).asnumpy()
     resized = resize_position(table, old, new)
-    image = table[0, before:].reshape(old, old, 3)
-    expected = cv2.resize(image, (new, new), interpolation=cv2.INTER_LINEAR).reshape(-1, 3)
-    assert resized.shape == (1, before + new * new, 3) and resized.dtype == np.float32
+    image = table[0, before:].reshape(*old, 3)
+    expected = cv2.resize(image, new[::-1], interpolation=cv2.INTER_LINEAR).reshape(-1, 3)
+    assert resized.shape == (1, before + new[0] * new[1], 3) and resized.dtype == np.float32
     assert np.array_equal(resized[:, :before], table[:, :before])
     assert np.allclose(resized[0, before:], expected, atol=1e-5)
 
@@ -148,19 +162,81 @@ def test_positions_are_resized_bilinearly(before, old, new):
 def test_positions_that_cannot_be_of_the_grid_are_refused():
     """Silently reshaping another table would scramble a checkpoint."""
     with pytest.raises(ValueError, match="48 positions"):
-        resize_position(np.zeros((1, 48, 3), np.float32), 7, 8)
+        resize_position(np.zeros((1, 48, 3), np.float32), (7, 7), (8, 8))
 
 
-def test_any_multiple_of_32_pixels_is_taken():
-    """The tables of positions and the reduced grids follow the image size."""
-    network = create_model("acmix_pvt_tiny", **{**SMALL, "image_size": 96}).set_train(False)
-    assert network(noise(1, 3, 96, 96)).shape == (1, 10)
+def test_a_file_of_another_size_is_interpolated_from_the_grid_it_is_of():
+    """4 x 6 patches and 3 x 8 are as many; without a size a file is of squares, and what may be either is refused."""
+    sizes = {"image_size": [96, 256]}
+    embedding = create_model("pvt_tiny", **{**SMALL, **sizes}).embedding4
+    assert embedding.grid == (3, 8)
+    table = noise(1, 25, 64).asnumpy()
+    assert np.array_equal(embedding.resized(table, [128, 192]), resize_position(table, (4, 6), (3, 8)))
+    for size in (None, [96, 256], 224):
+        assert embedding.resized(table, size) is table
+    square = noise(1, 50, 64).asnumpy()
+    assert np.array_equal(embedding.resized(square), resize_position(square, (7, 7), (3, 8)))
+    embedding = create_model("pvt_tiny", **{**SMALL, "image_size": (32, 128)}).embedding4
+    with pytest.raises(ValueError, match="1 x 4 or 2 x 2 patches"):
+        embedding.resized(noise(1, 5, 64).asnumpy())
+
+
+@pytest.mark.parametrize(
+    ("name", "features_only", "size"),
+    [
+        ("pvt_tiny", False, (75, 141)),
+        ("pvt_tiny", True, (96, 64)),
+        ("acmix_pvt_tiny", False, (32, 32)),
+        ("acmix_pvt_tiny", True, (75, 141)),
+    ],
+)
+def test_images_of_another_size(name, features_only, size):
+    """The graph interpolates positions as loading a checkpoint does, also where patches leave some pixels over."""
+    network, other = (
+        create_model(name, features_only=features_only, **{**SMALL, "image_size": image_size}).set_train(False)
+        for image_size in ((64, 96), size)
+    )
+    values = {parameter.name: parameter.asnumpy() for parameter in randomise(network).get_parameters()}
+    for table, resized in resizers(other).items():
+        values[table] = resized(values[table], [64, 96])
+    for parameter in other.get_parameters():
+        parameter.set_data(Tensor(values[parameter.name]))
+    image = noise(2, 3, *size)
+    outputs = network(image)
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # sparing a compilation
+    expected = other(image)
+    if features_only:
+        grids = [(size[0] // stride, size[1] // stride) for stride in (4, 8, 16, 32)]
+        assert [output.shape[2:] for output in outputs] == grids
+    else:
+        outputs, expected = [outputs], [expected]
+    for output, wanted in zip(outputs, expected):
+        assert np.abs(output.asnumpy() - wanted.asnumpy()).max() < 1e-5 * np.abs(wanted.asnumpy()).max()
+
+
+def test_trains_on_another_size():
+    """Gradients reach the tables through the interpolation."""
+    network = create_model("acmix_pvt_tiny", **SMALL, in_channels=1)
+    step = SgdStep(network.set_train(), 0.1, 0.9, 0.0)
+    image, label = noise(4, 1, 40, 70), Tensor([0, 1, 2, 3], ms.int32)
+    losses = []
+    for _ in range(15):
+        loss, gradients = step(image, label)
+        losses.append(float(loss.asnumpy()))
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(np.any(gradient.asnumpy()) for gradient in gradients)
+
+
+def test_images_that_are_too_small_are_refused():
+    """While the graph is compiled, not by a message about shapes deep inside."""
+    with pytest.raises(ValueError, match="from 32 x 32 pixels, got 64 x 31"):
+        create_model("pvt_tiny", **SMALL)(noise(1, 3, 64, 31))
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "named"),
     [
-        ("pvt_tiny", {"image_size": 100}, "image_size must be divisible by 32"),
+        ("pvt_tiny", {"image_size": (31, 64)}, "image_size must be at least 32"),
         ("pvt_tiny", {"depths": [2, 2, 2]}, "depths"),
         ("pvt_tiny", {"depths": [2, 2, 2, 0]}, "depths"),
         ("pvt_tiny", {"width": 0}, "width"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Swin family against the published networks, and its window attention against the definition."""
 
+import cv2
 import mindspore as ms
 import numpy as np
 import pytest
@@ -181,3 +182,31 @@ def test_what_cannot_be_built_is_refused(name, arguments, named):
     """The message names the argument."""
     with pytest.raises(ValueError, match=named):
         create_model(name, **arguments)
+
+
+def test_windows_suit_the_shorter_side():
+    """As the published code has it: at 64 x 32 pixels and patches of 2 the maps are 32 x 16 to 4 x 2."""
+    network = create_model("swin_tiny", **{**SMALL, "image_size": (64, 32), "depths": [2, 2, 2, 2]}).set_train(False)
+    cells = [stage.blocks[1].attn for stage in (network.layer1, network.layer2, network.layer3, network.layer4)]
+    assert [(cell.window, cell.cyclic_shift) for cell in cells] == [(4, 2), (4, 2), (4, 0), (2, 0)]
+    assert network(images(1, 3, 64, 32)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(("old", "new"), [(7, 12), (12, 7), (7, 4), (1, 3), (2, 1), (7, 7)])
+def test_tables_of_another_window_are_interpolated(old, new):
+    """As OpenCV resizes an image by cubics; what is of the window already is left alone."""
+    attention = WindowACmix(6, 3, new).attention
+    table = np.random.default_rng(0).standard_normal(((2 * old - 1) ** 2, 3)).astype(np.float32)
+    resized = attention.resized(table)
+    assert resized.shape == attention.position.shape and resized.dtype == np.float32
+    assert (resized is table) == (old == new)
+    picture = table.reshape(2 * old - 1, 2 * old - 1, 3)
+    expected = cv2.resize(picture, (2 * new - 1, 2 * new - 1), interpolation=cv2.INTER_CUBIC)
+    np.testing.assert_allclose(resized, expected.reshape(-1, 3), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(168, 3), (144, 3), (0, 3), (169,), (13, 13, 3)])
+def test_what_is_no_table_of_a_window_is_refused(shape):
+    """Any other shape would be scrambled, or end in a message about reshaping; the message names the windows."""
+    with pytest.raises(ValueError, match=r"of no window; of windows of 4 x 4, .* of shape \(49, 3\)"):
+        WindowACmix(6, 3, 4).attention.resized(np.zeros(shape, np.float32))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.errors import UserError
+from src.image_size import sides
 from src.models import swin
 from src.models.published import published_names
 from src.ops.window_attention import relative_positions, roll_mask
@@ -48,16 +49,18 @@ def _window_constants(network, image_size, tensors):
         if not match:
             continue
         stride = network.embed.patch << (int(match[2]) - 1)
-        side = image_size // stride
-        if image_size % stride or side % cell.window:
+        if any(side % (stride * cell.window) for side in sides(image_size)):
+            # At this size the last map is one of the first stage's windows, the largest, and the others are several.
+            whole = (network.embed.patch << 3) * network.layer1.blocks[0].attn.window
             raise UserError(
-                f"at image_size {image_size} some maps are no whole windows, which the published Swin needs; its "
-                "weights do not depend on that: give --image_size 224"
+                f"at image_size {image_size} some maps are no whole windows, which the published Swin needs; give "
+                f"--image_size {whole}"
             )
         (block,) = published_names(match[1], swin.PUBLISHED)
         buffers[f"{block}attn.relative_position_index"] = relative_positions(cell.window).astype(np.int64)
         if cell.cyclic_shift:
-            buffers[f"{block}attn_mask"] = roll_mask(side, side, cell.window, cell.cyclic_shift)[:, 0]
+            height, width = (side // stride for side in sides(image_size))
+            buffers[f"{block}attn_mask"] = roll_mask(height, width, cell.window, cell.cyclic_shift)[:, 0]
     return buffers
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mindspore as ms
+import numpy as np
 
 from src.config import ModelConfig
 from src.convert.forms import form_of
@@ -16,6 +17,7 @@ from src.models.image_size import resizers
 from src.models.published import from_published, published_names, published_parts, to_published
 from src.training.atomic import replacing
 from src.training.checkpoint import load_weights, read_checkpoint, save_weights
+from src.training.finite import check_finite
 from src.training.network import build_network
 
 
@@ -28,34 +30,39 @@ class Report(NamedTuple):
             the parameter of the row before goes on, the published ones where it keeps its initial value.
         buffers: number of published tensors that are no parameters, left out or made.
         difference: of the two networks' logits, as a part of the largest of them; None: not compared.
+        said: what was chosen of the PyTorch file, a sentence each.
     """
 
     model: ModelConfig
     rows: list
     buffers: int
     difference: float | None
+    said: tuple = ()
 
 
-def to_checkpoint(path, output, model, num_classes=None, drop_head=False, published_code=None):
+def to_checkpoint(path, output, model, num_classes=None, drop_head=False, published_code=None, entry=None):
     """Convert a published PyTorch file to a checkpoint.
 
     Args:
         path: PyTorch file.
         output: the `.ckpt` file to write.
-        model (ModelConfig): the model; positions are interpolated to its `image_size`.
+        model (ModelConfig): the model; positions are interpolated to its `image_size` and window.
         num_classes (int): of the checkpoint; None: as many as the file has, or without a classifier as `model` has.
         drop_head (bool): leave the classifier of the file out and start a new one (seed 0).
         published_code: its folder (see `compare`): run both networks, and write only if they agree. None: do not.
+        entry (str): which of the file's sets of weights, see `read_state_dict`.
 
     Returns:
         Report.
 
     Raises:
-        UserError: the file cannot be read or is not of this model, or `output` cannot be written.
+        UserError: the file cannot be read, is not of this model or has values that are not finite, or `output` cannot
+            be written.
         WrongConversion: the two networks differ.
     """
     form = form_of(model.name)
-    content = read_state_dict(path)
+    content, said = read_state_dict(path, entry)
+    check_finite(content, path)
     tensors = {name: tensor for name, tensor in content.items() if not form.buffers.includes(name)}
     buffers = len(content) - len(tensors)
     model = dataclasses.replace(model, num_classes=_classes(path, form, tensors, model, num_classes, drop_head))
@@ -68,16 +75,16 @@ def to_checkpoint(path, output, model, num_classes=None, drop_head=False, publis
             {name: value for name, value in values.items() if not name.startswith(form.head)}
             for values in (tensors, filled)
         )
-    fitted = _fitted(network, tensors, form.rules)
-    if published_code is not None and (drop_head or any(fitted[name] is not tensors[name] for name in tensors)):
-        raise UserError(
-            "--verify compares whole networks: leave it out, or convert without --drop_head and at the image size of "
-            "the file"
-        )
     try:
+        fitted, interpolated = _fitted(network, tensors, form.rules)
         values = from_published({name: parameter.shape for name, parameter in filled.items()}, fitted, form.rules)
     except ValueError as error:
         raise UserError(f"{path} does not fit {model.name}: {error}") from error
+    if published_code is not None and (drop_head or interpolated):
+        raise UserError(
+            "--verify compares whole networks: leave it out, or convert without --drop_head and at the image size and "
+            "window of the file"
+        )
     for name, value in values.items():
         parameters[name].set_data(ms.Tensor(value))
 
@@ -88,7 +95,8 @@ def to_checkpoint(path, output, model, num_classes=None, drop_head=False, publis
             load_weights(network, temporary)
             state = {**tensors, **form.buffers.make(network, model.image_size, tensors)}
             difference = compare(form, model, network, state, published_code)
-    return Report(model, _rows(parameters, filled, tensors, form.rules), buffers, difference)
+    rows = _rows(parameters, filled, tensors, interpolated, form.rules)
+    return Report(model, rows, buffers, difference, tuple(said))
 
 
 def to_pytorch(path, output, model, published_code=None):
@@ -97,28 +105,33 @@ def to_pytorch(path, output, model, published_code=None):
     Args:
         path: `.ckpt` file.
         output: PyTorch file to write.
-        model (ModelConfig): the model, see `model_of`; positions are interpolated to its `image_size`.
+        model (ModelConfig): the model, see `model_of`; positions are interpolated to its `image_size` and window.
         published_code: as for `to_checkpoint`.
 
     Returns:
         Report.
 
     Raises:
-        UserError: the checkpoint cannot be read or is not of this model, or `output` cannot be written.
+        UserError: the checkpoint cannot be read, is not of this model or has values that are not finite, or `output`
+            cannot be written.
         WrongConversion: the two networks differ.
     """
     form = form_of(model.name)
     network = build_network(model)
     load_weights(network, path)
-    parameters = _by_name(network)
+    parameters, in_file = _by_name(network), read_checkpoint(path)[0]
+    interpolated = {
+        name for name in resizers(network) if not np.array_equal(in_file[name].asnumpy(), parameters[name].asnumpy())
+    }
+    check_finite(parameters, path)
     tensors = to_published({name: parameter.asnumpy() for name, parameter in parameters.items()}, form.rules)
     buffers = form.buffers.make(network, model.image_size, tensors)
     difference = None
     with replacing(output) as temporary:
         write_state_dict(temporary, {**tensors, **buffers})
         if published_code is not None:
-            difference = compare(form, model, network, read_state_dict(temporary), published_code)
-    return Report(model, _rows(parameters, parameters, tensors, form.rules), len(buffers), difference)
+            difference = compare(form, model, network, read_state_dict(temporary)[0], published_code)
+    return Report(model, _rows(parameters, parameters, tensors, interpolated, form.rules), len(buffers), difference)
 
 
 def model_of(path, name):
@@ -154,16 +167,25 @@ def _classes(path, form, tensors, model, wanted, drop_head):
 
 
 def _fitted(network, tensors, rules):
-    """Return the tensors, those that depend on the image size brought to that of the network."""
-    fitted = dict(tensors)
+    """Return the tensors, those of another image size or window brought to the network's, and a set of their names.
+
+    Raises:
+        ValueError: a table of which it cannot be told what it is of; names it.
+    """
+    fitted, interpolated = dict(tensors), set()
     for ours, resize in resizers(network).items():
         (name,) = published_names(ours, rules)
         if name in fitted:
-            fitted[name] = resize(fitted[name])
-    return fitted
+            try:
+                fitted[name] = resize(fitted[name], None)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+            if fitted[name] is not tensors[name]:
+                interpolated.add(ours)
+    return fitted, interpolated
 
 
-def _rows(parameters, filled, tensors, rules):
+def _rows(parameters, filled, tensors, interpolated, rules):
     rows = []
     for name, parameter in parameters.items():
         ours = (name, parameter.shape)
@@ -172,8 +194,7 @@ def _rows(parameters, filled, tensors, rules):
             continue
         parts = published_parts(name, parameter.shape, rules)
         for part in parts:
-            shape = tensors[part.name].shape
-            note = "stacked" if len(parts) > 1 else "" if shape == part.shape else "interpolated"
-            rows.append((*ours, part.name, shape, note))
+            note = "stacked" if len(parts) > 1 else "interpolated" if name in interpolated else ""
+            rows.append((*ours, part.name, tensors[part.name].shape, note))
             ours = ("", "")
     return rows

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from src.convert.buffers import BATCH_COUNTS, NO_BUFFERS, WINDOW_CONSTANTS, Buffers
 from src.errors import UserError, did_you_mean
+from src.image_size import sides
 from src.models import list_models, pvt, resnet, san, swin
 
 ACMIX = "https://github.com/LeapLabTHU/ACmix"
@@ -52,7 +53,7 @@ def _resnet50():
 
 def _swin(source, file, network, depths):
     def build(module, num_classes, image_size):
-        return getattr(module, network)(img_size=image_size, num_classes=num_classes, depths=list(depths))
+        return getattr(module, network)(img_size=sides(image_size), num_classes=num_classes, depths=list(depths))
 
     return Form(swin.PUBLISHED, "head.", WINDOW_CONSTANTS, source, file, build)
 
@@ -66,7 +67,10 @@ def _san(blocks):
 
 def _pvt(size):
     def build(module, num_classes, image_size):
-        return getattr(module, f"pvt_{size}")(img_size=image_size, num_classes=num_classes)
+        height, width = sides(image_size)
+        if height != width:
+            raise UserError("the published PVT classifies square images only; leave --verify out")
+        return getattr(module, f"pvt_{size}")(img_size=height, num_classes=num_classes)
 
     return Form(pvt.PUBLISHED, "head.", NO_BUFFERS, PVT, "classification/pvt.py", build)
 

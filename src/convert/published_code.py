@@ -18,6 +18,7 @@ import numpy as np
 from src.convert.forms import TORCHVISION
 from src.convert.torch_file import import_torch
 from src.errors import UserError
+from src.image_size import sides
 
 # Largest difference of the logits, as a part of the largest of them.
 TOLERANCE = 1e-3
@@ -53,7 +54,7 @@ def compare(form, model, network, tensors, folder):
         published.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in tensors.items()})
     except RuntimeError as error:
         raise UserError(f"the published code in {folder or form.source} does not load the weights: {error}") from error
-    images = np.random.default_rng(0).standard_normal((IMAGES, 3, model.image_size, model.image_size), np.float32)
+    images = np.random.default_rng(0).standard_normal((IMAGES, 3, *sides(model.image_size)), np.float32)
     with torch.no_grad():
         expected = published(torch.from_numpy(images)).numpy()
     if not np.isfinite(expected).all():

@@ -1,18 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch files as dicts of NumPy arrays, read without running code from them."""
 
+import re
 import warnings
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 
-from src.errors import UserError
+from src.errors import UserError, did_you_mean
 
 # `weights_only` of earlier releases could be tricked into running code (CVE-2025-32434).
 _OLDEST = (2, 6)
 # Settings that the published training scripts save beside the weights: read as plain mappings instead of refused.
 _SETTINGS = ("yacs.config.CfgNode", "argparse.Namespace")
+# What NumPy's numbers are made of, as the best accuracy so far; nobody reads them.
+_NUMBERS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+_REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
+# Where the published training scripts put the weights: as trained first, then averaged.
+ENTRIES = ("model", "state_dict", "model_state_dict", "model_ema", "state_dict_ema", "ema", "ema_state_dict")
+# Beside PyTorch's own averaged models.
+_COUNTER = "n_averaged"
+# What data parallel training, torch.compile and models around models put before all names.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+
+
+class _Unread:
+    """Stands for an object of a file, whatever it is made of."""
+
+    def __init__(self, *arguments):
+        pass
+
+    def __setstate__(self, state):
+        pass
 
 
 def import_torch():
@@ -32,31 +52,43 @@ def import_torch():
     return torch
 
 
-def read_state_dict(path):
-    """Read the weights of a PyTorch file, be they the whole file or its entry `model` or `state_dict`.
+def read_state_dict(path, entry=None):
+    """Read the weights of a PyTorch file, be they the whole file or one of its entries.
+
+    Args:
+        path: the file.
+        entry (str): which entry of the file; None: the file as a whole, or the first of `ENTRIES` that it has.
 
     Returns:
-        dict: name (without the `module.` of data parallel training) -> array; floating-point numbers as float32.
+        dict: name -> array, floating-point numbers as float32.
+        list: what was chosen and left out, a sentence each.
 
     Raises:
-        UserError: there is no such file, it holds no state dict, or reading it would run code.
+        UserError: there is no such file or entry, it holds no state dict, or reading it would run code.
     """
     if not Path(path).is_file():
         raise UserError(f"no file {path}; give the path of a PyTorch file")
     torch = import_torch()
+    stand_ins = [(OrderedDict, name) for name in _SETTINGS] + [(_Unread, name) for name in _NUMBERS]
     try:
-        with torch.serialization.safe_globals([(OrderedDict, name) for name in _SETTINGS]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             # PyTorch's thoughts on a file that it is going to refuse.
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile file can raise anything
+        refused = _REFUSED.search(str(error))
+        cause = (
+            f"it holds a {refused[1]}, which only running code could restore"
+            if refused
+            else "it is damaged, no PyTorch file, or holds objects that only running code from it could restore "
+            f"({type(error).__name__})"
+        )
         raise UserError(
-            f"{path} cannot be read: it is damaged, no PyTorch file, or holds objects that only running code from it "
-            f"could restore ({type(error).__name__}); save its state dict alone: torch.save(model.state_dict(), FILE)"
+            f"{path} cannot be read: {cause}; save its state dict alone: torch.save(model.state_dict(), FILE)"
         ) from error
-    tensors = find_state_dict(content, torch.Tensor, path)
+    tensors, said = find_state_dict(content, torch.Tensor, path, entry)
     try:
-        return {name: _array(tensor) for name, tensor in tensors.items()}
+        return {name: _array(tensor) for name, tensor in tensors.items()}, said
     except (RuntimeError, TypeError) as error:
         raise UserError(f"{path} holds tensors that are no plain arrays of numbers ({error})") from error
 
@@ -68,26 +100,53 @@ def write_state_dict(path, arrays):
     torch.save({name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}, path)
 
 
-def find_state_dict(content, tensor, path):
-    """Return the dict of objects of class `tensor` in what a file holds.
+def find_state_dict(content, tensor, path, entry=None):
+    """Return the dict of objects of class `tensor` in what a file holds, and what was chosen, a sentence each.
+
+    A prefix that wrappers give all names (`_PREFIXES`) is taken off.
 
     Raises:
-        UserError: there is none, or it holds other things too.
+        UserError: there is none or no such entry, or it holds other things too.
     """
-    if isinstance(content, dict):
-        nested = (content[key] for key in ("model", "state_dict") if isinstance(content.get(key), dict))
-        content = next(nested, content)
-    if not isinstance(content, dict) or not any(isinstance(value, tensor) for value in content.values()):
-        keys = f" with the keys {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else ""
-        raise UserError(
-            f"{path} holds a {type(content).__name__}{keys} but no state dict (tensors by name, bare or under model or "
-            "state_dict)"
-        )
-    foreign = [str(name) for name, value in content.items() if not isinstance(value, tensor)]
+    entries = {key: value for key, value in content.items() if _has(value, tensor)} if isinstance(content, dict) else {}
+    there = f"entries with weights: {', '.join(map(str, entries)) or 'none'}"
+    if entry is not None and entry not in entries:
+        raise UserError(f"{path} has no entry {entry} with weights{did_you_mean(entry, map(str, entries))}; {there}")
+    if entry is None and not _has(content, tensor):
+        entry = next((name for name in ENTRIES if name in entries), None)
+        if entry is None:
+            keys = f" with the keys {', '.join(map(str, list(content)[:8]))}" if isinstance(content, dict) else ""
+            raise UserError(
+                f"{path} holds a {type(content).__name__}{keys} but no state dict (tensors by name, bare or under "
+                f"{', '.join(ENTRIES)}); {there}; name one with --entry"
+            )
+    said = []
+    if entry is not None:
+        content = entries.pop(entry)
+        left = f"; left: {', '.join(map(str, entries))} (--entry takes another)" if entries else ""
+        said.append(f"weights are those of the entry {entry}{left}")
+    if _COUNTER in content:
+        content = {name: value for name, value in content.items() if name != _COUNTER}
+        said.append(f"{_COUNTER}, how many steps were averaged, is left out")
+    foreign = [str(name) for name, value in content.items() if not (type(name) is str and isinstance(value, tensor))]
     if foreign:
         raise UserError(f"{path} has entries that are no tensors among its weights: {', '.join(foreign[:3])}")
-    prefix = "module." if all(name.startswith("module.") for name in content) else ""
-    return {name[len(prefix) :]: value for name, value in content.items()}
+    content, prefix = _unwrapped(content)
+    if prefix:
+        said.append(f"all names began with {prefix}, which is taken off")
+    return content, said
+
+
+def _has(value, tensor):
+    return isinstance(value, dict) and any(isinstance(item, tensor) for item in value.values())
+
+
+def _unwrapped(content):
+    """Return the dict without the prefixes that all names share, and those prefixes."""
+    taken = ""
+    while prefix := next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in content)), ""):
+        content, taken = {name.removeprefix(prefix): value for name, value in content.items()}, taken + prefix
+    return content, taken
 
 
 def _array(tensor):

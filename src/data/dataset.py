@@ -10,7 +10,6 @@ import mindspore.dataset as ds
 import numpy as np
 from mindspore.dataset import transforms
 
-from src.config import pair
 from src.data.image_folder import list_split
 from src.data.mixing import Mixing
 from src.data.transforms import (
@@ -21,6 +20,7 @@ from src.data.transforms import (
     train_transform,
 )
 from src.errors import UserError
+from src.image_size import sides
 
 # MindSpore hands on what a step in Python raised as the text of a traceback.
 _PYTHON = "Python Call Stack"
@@ -64,7 +64,7 @@ def create_dataset(
                 f"{listed.folder} has {listed.images} images but {world_size} worker(s) take at least "
                 f"{data.batch_size} each; lower data.batch_size or the number of workers"
             )
-        steps = train_transform(data, pair(image_size), in_channels, (seed, epoch), listed.path)
+        steps = train_transform(data, sides(image_size), in_channels, (seed, epoch), listed.path)
         seed = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
         ds.config.set_seed(seed)
     else:

@@ -7,10 +7,10 @@ import numpy as np
 from mindspore.dataset import transforms, vision
 from PIL import Image
 
-from src.config import pair
 from src.data.crops import CentreCrop, RandomCrop
 from src.data.image_files import UnusableImage, decode, read_file, shown
 from src.errors import UserError
+from src.image_size import sides
 
 # A magnitude of 10 is the strongest change, as timm counts: "m9" of published recipes is nine tenths of it.
 MAGNITUDES = 11
@@ -106,7 +106,7 @@ def preprocessing(data, image_size, in_channels):
     image_size [H, W]; resize, interpolation of `CentreCrop`; orientation of `decode`; mean, std by channel, of pixels
     in 0..1; in_channels.
     """
-    size = pair(image_size)
+    size = sides(image_size)
     return {
         "image_size": list(size),
         "resize": data.resize or round(min(size) * 256 / 224),

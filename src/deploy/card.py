@@ -5,12 +5,12 @@ import hashlib
 import json
 from pathlib import Path
 
-from src.config import pair
 from src.data.class_names import name_classes
 from src.data.classes import Classes
 from src.data.image_folder import list_split
 from src.data.transforms import eval_transform
 from src.errors import UserError
+from src.image_size import sides
 from src.training.atomic import replacing
 
 # Names of what goes in and comes out.
@@ -113,7 +113,7 @@ def _as_written_now(card):
     """Return a description of an earlier export as exports write it now; what is none stays as it is."""
     spec = card.get("preprocessing") if isinstance(card, dict) else None
     if isinstance(spec, dict) and type(spec.get("image_size")) is int:
-        spec["image_size"] = list(pair(spec["image_size"]))
+        spec["image_size"] = list(sides(spec["image_size"]))
     if isinstance(spec, dict):
         spec.setdefault("orientation", "ignore")
     return card

@@ -140,7 +140,7 @@ class FoldedWindowAttention(nn.Cell):
 
 
 class FoldedGlobalAttention(nn.Cell):
-    """`GlobalAttention` of a scaled query (B, L, C) over key and value (B, M, 2C) -> (B, L, C).
+    """`GlobalAttention` of a query that comes scaled.
 
     Args:
         attention (GlobalAttention): whose sizes to take.
@@ -153,8 +153,8 @@ class FoldedGlobalAttention(nn.Cell):
         self.attend = HeadAttention()
         self.projection = projection
 
-    def construct(self, query_key_value):
-        query, key_value = query_key_value
+    def construct(self, projected):
+        query, key_value, _ = projected
         out = self.attend(self.by_head(key_value), self.by_head(query))
         return self.projection(out.transpose(0, 2, 1, 3).reshape(query.shape))
 

@@ -7,9 +7,9 @@ through its two values, and is computed from the shape of the input instead.
 """
 
 import numpy as np
-from onnx import helper, numpy_helper, shape_inference
+from onnx import helper, numpy_helper
 
-from src.deploy.onnx_graph import constants_of, set_constants, set_nodes
+from src.deploy.onnx_graph import constants_of, set_constants, set_nodes, shapes_of
 
 
 def open_batch(model, other, name):
@@ -46,9 +46,7 @@ def open_batch(model, other, name):
 
 def _resolve(model):
     """Write out the sizes that Reshape nodes find out themselves: each can find out one, and we need it."""
-    graph, shapes = model.graph, {}
-    for value in shape_inference.infer_shapes(model, data_prop=True).graph.value_info:
-        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    graph, shapes = model.graph, shapes_of(model)
     for node in graph.node:
         sizes = shapes.get(node.output[0])
         if node.op_type == "Reshape" and sizes and all(sizes):

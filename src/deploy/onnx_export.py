@@ -16,6 +16,7 @@ from src.deploy.onnx_float16 import to_float16
 from src.deploy.onnx_for_lite import suit_lite
 from src.deploy.onnx_graph import tidy
 from src.deploy.onnx_operators import name_operators
+from src.deploy.onnx_pads import write_pads
 from src.errors import UserError
 
 # Numbers of images of the two exports that make a model for any number. One image would allow simplifications.
@@ -58,7 +59,7 @@ def _exported(cell, images, output):
 
 
 def _renewed(model, opset):
-    return tidy(suit_lite(name_operators(tidy(version_converter.convert_version(model, opset)))))
+    return tidy(suit_lite(write_pads(name_operators(tidy(version_converter.convert_version(model, opset))))))
 
 
 def checked(model):

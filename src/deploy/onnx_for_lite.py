@@ -5,9 +5,9 @@ import itertools
 import math
 
 import numpy as np
-from onnx import helper, shape_inference
+from onnx import helper
 
-from src.deploy.onnx_graph import attributes_of, constants_of, set_constants, set_nodes
+from src.deploy.onnx_graph import attributes_of, constants_of, set_constants, set_nodes, shapes_of
 
 # Beyond them Lite 2.0 transposes right only where the first axis has one element.
 MOST_AXES = 6
@@ -23,11 +23,7 @@ def suit_lite(model):
     Args:
         model (onnx.ModelProto): tidy, all its shapes known.
     """
-    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {
-        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
-        for value in (*inferred.input, *inferred.value_info)
-    }
+    shapes = shapes_of(model)
     constants, nodes = constants_of(model.graph), []
     for number, node in enumerate(model.graph.node):
         # A leading digit: tidying finds better names.

@@ -36,6 +36,16 @@ def constants_of(graph):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
+def shapes_of(model):
+    """Return the sizes of the values of a graph by name, initializers and what is inferred included; 0: not known."""
+    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {
+        value.name: [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info)
+    }
+    return shapes | {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+
+
 def attributes_of(node):
     """Return the attributes of a node by name."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}

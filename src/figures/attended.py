@@ -144,15 +144,17 @@ def _window(cell, x, qkv, place):
     return weights[:, : grid[0], : grid[1]], (y, x), grid
 
 
-def _global(cell, x, query_key_value, place):
-    attention, grid, reduction = cell.attention, cell.qkv.grid, cell.qkv.reduction
+def _global(cell, x, projected, place):
+    attention, reduction = cell.attention, cell.qkv.reduction
+    query, key_value, grid = projected
     y, x = _pixel(place, grid)
-    query, key_value = query_key_value
     before = query.shape[1] - grid[0] * grid[1]
     channels = np.arange(0, query.shape[2], attention.head_channels)
     with _without(attention, "projection"):
         place = (0, before + y * grid[1] + x, channels)
-        weights = _gradient(lambda values: attention((query, values)), key_value, place)[:, query.shape[2] + channels]
+        weights = _gradient(lambda values: attention((query, values, grid)), key_value, place)[
+            :, query.shape[2] + channels
+        ]
     # Of a class token only the image is shown.
     return weights[before:].T.reshape(-1, grid[0] // reduction, grid[1] // reduction), (y, x), grid
 

@@ -45,9 +45,8 @@ class Workload:
         ms.set_seed(0)
         self.setting = setting
         self.shape = (setting.batch_size, 3, *setting.image_size)
-        # One of the two sides is all a model asks for: how small the image may be, which windows suit it.
-        side = min(setting.image_size)
-        self.network = build_network(ModelConfig(setting.model, image_size=side, options=setting.options))
+        model = ModelConfig(setting.model, image_size=setting.image_size, options=setting.options)
+        self.network = build_network(model)
 
     def sizes(self):
         """Return the parameters, and the multiply-adds of one image."""

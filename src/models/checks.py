@@ -18,7 +18,7 @@ def check_depths(depths, stages):
 
 
 def first_stride(stem, strides, image_size):
-    """Return `strides[stem]`, by how much the first of the four maps is smaller than the image.
+    """Return `strides[stem]`, by how much the first of the four maps is smaller than an image of (H, W) pixels.
 
     Raises:
         ValueError: an unknown stem, or an image smaller than the stride of the last map, eight times the first's.
@@ -26,7 +26,9 @@ def first_stride(stem, strides, image_size):
     if stem not in strides:
         raise ValueError(f"stem must be one of {', '.join(strides)}, got {stem!r}")
     smallest = strides[stem] * 8
-    if image_size < smallest:
+    if min(image_size) < smallest:
         advice = f"; stem='small' takes images from {strides['small'] * 8} pixels" if stem != "small" else ""
-        raise ValueError(f"image_size must be at least {smallest} with stem={stem!r}, got {image_size}{advice}")
+        raise ValueError(
+            f"image_size must be at least {smallest} with stem={stem!r}, got {image_size[0]} x {image_size[1]}{advice}"
+        )
     return strides[stem]

@@ -8,14 +8,17 @@ token, which is all that the head reads.
 import math
 
 import numpy as np
-from mindspore import Parameter, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore import dtype as mstype
 from mindspore.common.initializer import TruncatedNormal, initializer
 
+from src.image_size import sides
 from src.models.backbone import Backbone
 from src.models.checks import check_depths, check_whole
 from src.models.drop_path import DropPath, drop_path_rates
 from src.models.registry import register_model
 from src.ops.gelu import Gelu
+from src.ops.interpolation import interpolated, interpolation, linear
 from src.ops.spatial_reduction_attention import SpatialReductionAttention
 
 DEPTHS = {"tiny": (2, 2, 2, 2), "small": (3, 4, 6, 3)}
@@ -23,20 +26,27 @@ WIDTHS = (1, 2, 5, 8)  # channels of a stage as multiples of the first's, and it
 MLP_RATIOS = (8, 8, 4, 4)
 REDUCTIONS = (8, 4, 2, 1)
 PATCHES = (4, 2, 2, 2)
+SMALLEST = math.prod(PATCHES)  # image of which the last stage sees one patch
 
 
-def reduced_attention(channels, heads, grid, reduction):
-    """The attention of the plain transformer: (B, L, C) -> (B, L, C)."""
-    return SpatialReductionAttention(channels, heads, grid, reduction, paths="attention")
+def reduced_attention(channels, heads, reduction):
+    """The attention of the plain transformer: tokens (B, L, C) and their grid -> (B, L, C)."""
+    return SpatialReductionAttention(channels, heads, reduction, paths="attention")
 
 
 @ops.constexpr
-def _check_size(height, width, image_size):
-    """Refuse, while the graph is compiled, an image that the tables of positions were not made for."""
-    if (height, width) != (image_size, image_size):
-        raise ValueError(
-            f"built for images of {image_size} x {image_size} pixels, got {height} x {width}; positions are of one size"
-        )
+def _check_size(height, width):
+    """Refuse, while the graph is compiled, an image that is too small or not known."""
+    if height is None or width is None:
+        raise ValueError("PVT needs the height and width of its images when the graph is compiled")
+    if min(height, width) < SMALLEST:
+        raise ValueError(f"PVT takes images from {SMALLEST} x {SMALLEST} pixels, got {height} x {width}")
+
+
+@ops.constexpr
+def _interpolation(old, new):
+    """The weights of the old places in the new ones, as a tensor made while the graph is compiled."""
+    return Tensor(interpolation(old, new, linear).astype(np.float32))
 
 
 class Mlp(nn.Cell):
@@ -53,7 +63,7 @@ class Mlp(nn.Cell):
 
 
 class Block(nn.Cell):
-    """Attention, then a perceptron, each after a norm and beside a shortcut: (B, L, C) -> (B, L, C)."""
+    """Attention, then a perceptron, each after a norm and beside a shortcut: (B, L, C) and a grid -> both."""
 
     def __init__(self, channels, attention, mlp_ratio, drop_path):
         super().__init__()
@@ -63,59 +73,96 @@ class Block(nn.Cell):
         self.mlp = Mlp(channels, mlp_ratio)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def construct(self, tokens):
-        tokens = tokens + self.drop_path(self.attention(self.norm1(tokens)))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+    def construct(self, tokens_and_grid):
+        tokens, grid = tokens_and_grid
+        tokens = tokens + self.drop_path(self.attention((self.norm1(tokens), grid)))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens))), grid
 
 
 class Embedding(nn.Cell):
-    """(B, in, H, W) -> (B, t + H*W / patch^2, C): patches row by row after t class tokens (0 or 1), with positions.
+    """(B, in, H, W) -> tokens (B, t + h*w, C) and their grid (h, w) = (H // patch, W // patch).
 
-    The table of positions has `leading` rows before those of the patches: a class token's, used only if it is there.
+    The tokens are the patches row by row after t class tokens (0 or 1), with positions. The table of positions has
+    `leading` rows before those of the patches: a class token's, used only if it is there. It is of the grid of images
+    of `image_size`, (H, W) in pixels of which the Cell's input has a `stride`-th; to other grids it is interpolated in
+    the graph, as the published code for detection does.
     """
 
-    def __init__(self, in_channels, channels, patch, side, leading, class_token):
+    def __init__(self, in_channels, channels, patch, image_size, stride, leading, class_token):
         super().__init__()
         self.projection = nn.Conv2d(in_channels, channels, patch, patch, pad_mode="valid", has_bias=True)
         self.norm = nn.LayerNorm((channels,), epsilon=1e-5)
-        self.side, self.leading, self.has_class_token = side, leading, class_token
+        self.stride, self.grid = stride, grid_of(image_size, stride)
+        self.leading, self.has_class_token = leading, class_token
         if class_token:
             self.class_token = Parameter(initializer(TruncatedNormal(0.02), (1, 1, channels)), name="class_token")
-        shape = (1, leading + side * side, channels)
+        shape = (1, leading + math.prod(self.grid), channels)
         self.position = Parameter(initializer(TruncatedNormal(0.02), shape), name="position")
 
     def construct(self, x):
         maps = self.projection(x)
         batch, channels, height, width = maps.shape
         tokens = self.norm(maps.reshape(batch, channels, height * width).transpose(0, 2, 1))
-        position = self.position.astype(tokens.dtype)
+        position = self.position
+        if (height, width) != self.grid:
+            position = self.position_on(height, width)
+        position = position.astype(tokens.dtype)
         if self.has_class_token:
             class_token = ops.tile(self.class_token.astype(tokens.dtype), (batch, 1, 1))
             tokens = ops.concat((class_token, tokens), 1)
         elif self.leading > 0:
             position = position[:, self.leading :]
-        return tokens + position
+        return tokens + position, (height, width)
 
-    def resized(self, table):
-        """Return `position` of any image size for this one (see `src.models.image_size`); no square map: unchanged."""
-        if table.ndim != 3 or table.shape[1] <= 1:
+    def position_on(self, height, width):
+        """`position` for a grid of another size, float32; the same as `resize_position`."""
+        table = self.position.astype(mstype.float32)
+        leading, grid = table[:, : self.leading], table[0, self.leading :]
+        # Rows and columns change places, so that each product is one of matrices.
+        grid = grid.reshape(*self.grid, -1).transpose(1, 0, 2).reshape(self.grid[1], -1)
+        grid = ops.matmul(_interpolation(self.grid[1], width), grid)
+        grid = grid.reshape(width, self.grid[0], -1).transpose(1, 0, 2).reshape(self.grid[0], -1)
+        grid = ops.matmul(_interpolation(self.grid[0], height), grid).reshape(1, height * width, -1)
+        return ops.concat((leading, grid), 1) if self.leading > 0 else grid
+
+    def resized(self, table, image_size=None):
+        """Return `position` of any image size for this one, see `src.models.image_size`.
+
+        The published files, which do not say their size, are of squares.
+
+        Raises:
+            ValueError: a table that could be of a square or of this grid, where `image_size` does not tell.
+        """
+        if table.ndim != 3:
             return table
         patches = table.shape[1] - self.leading
-        old = math.isqrt(patches)
-        return resize_position(table, old, self.side) if old * old == patches != self.side**2 else table
+        if image_size is None:
+            side = math.isqrt(max(patches, 0))
+            grids = {(side, side), self.grid}
+        else:
+            grids = {grid_of(sides(image_size), self.stride)}
+        fitting = [grid for grid in grids if math.prod(grid) == patches > 0]
+        if len(fitting) > 1:
+            (a, b), (c, d) = sorted(fitting)
+            raise ValueError(
+                f"{patches} positions may be of {a} x {b} or {c} x {d} patches; convert the file at the size it is of, "
+                "then load the checkpoint at this one"
+            )
+        return resize_position(table, fitting[0], self.grid) if fitting and fitting[0] != self.grid else table
 
 
 class PyramidVisionTransformer(Backbone):
     """See the module. Without a head there is no class token either, as in the published code for detection.
 
     Args:
-        spatial: `spatial(channels, heads, grid, reduction)` makes the attention of a block.
+        spatial: `spatial(channels, heads, reduction)` makes the attention of a block.
+        image_size (tuple): (H, W) that the tables of positions are of; for images of other sizes they are interpolated.
         depths (sequence): blocks of each stage.
         width (int): channels per head, and of the first stage; 64 in the paper.
 
     Raises:
-        ValueError: an image size that 32 does not divide, or depths and width that are not positive; an image of
-            another size, when the graph is compiled.
+        ValueError: a side below 32, or depths and width that are not positive; an image with a side below 32, when
+            the graph is compiled.
     """
 
     head_name = "head"
@@ -126,19 +173,20 @@ class PyramidVisionTransformer(Backbone):
         check_depths(depths, len(WIDTHS))
         check_whole(width=width)
         super().__init__([width * heads for heads in WIDTHS], PATCHES[0], features_only)
-        self.image_size = image_size
-        if image_size % 32:
-            raise ValueError(f"image_size must be divisible by 32, the stride of the last stage, got {image_size}")
+        if min(image_size) < SMALLEST:
+            raise ValueError(f"image_size must be at least {SMALLEST}, got {image_size[0]} x {image_size[1]}")
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
-        side, embeddings, stages = image_size, [], []
+        stride, embeddings, stages = 1, [], []
         for stage, heads in enumerate(WIDTHS):
-            channels, side = width * heads, side // PATCHES[stage]
+            channels, stride = width * heads, stride * PATCHES[stage]
             last = stage == len(WIDTHS) - 1
             class_token = last and not features_only
-            embeddings.append(Embedding(in_channels, channels, PATCHES[stage], side, int(last), class_token))
+            embeddings.append(
+                Embedding(in_channels, channels, PATCHES[stage], image_size, stride, int(last), class_token)
+            )
             cells = []
             for _ in range(depths[stage]):
-                attention = spatial(channels, heads, (side, side), REDUCTIONS[stage])
+                attention = spatial(channels, heads, REDUCTIONS[stage])
                 cells.append(Block(channels, attention, MLP_RATIOS[stage], next(rates)))
             stages.append(nn.SequentialCell(*cells))
             in_channels = channels
@@ -153,14 +201,15 @@ class PyramidVisionTransformer(Backbone):
                 cell.bias.set_data(initializer("zeros", cell.bias.shape))
 
     def construct(self, x):
-        _check_size(x.shape[2], x.shape[3], self.image_size)
+        _check_size(x.shape[2], x.shape[3])
         x1 = self.as_map(self.stage1(self.embedding1(x)))
         x2 = self.as_map(self.stage2(self.embedding2(x1)))
         x3 = self.as_map(self.stage3(self.embedding3(x2)))
         x4 = self.stage4(self.embedding4(x3))
         if self.features_only:
             return x1, x2, x3, self.as_map(x4)
-        return self.head(self.norm(x4[:, 0]))
+        tokens, _ = x4
+        return self.head(self.norm(tokens[:, 0]))
 
     def layers(self):
         layers = [(self.embedding1,)]
@@ -174,35 +223,36 @@ class PyramidVisionTransformer(Backbone):
             layers += [(*before, first), *((block,) for block in others)]
         return (*layers, (self.norm, self.head))
 
-    def as_map(self, tokens):
-        """(B, H*W, C) of a square map -> (B, C, H, W)."""
-        batch, length, channels = tokens.shape
-        side = int(length**0.5)
-        return tokens.transpose(0, 2, 1).reshape(batch, channels, side, side)
+    def as_map(self, tokens_and_grid):
+        """Tokens (B, H*W, C) and (H, W) -> (B, C, H, W)."""
+        tokens, grid = tokens_and_grid
+        return tokens.transpose(0, 2, 1).reshape(tokens.shape[0], tokens.shape[2], *grid)
+
+
+def grid_of(image_size, stride):
+    """Return how many whole patches of `stride` pixels an image has down and across."""
+    return image_size[0] // stride, image_size[1] // stride
 
 
 def resize_position(table, old, new):
     """Interpolate a table of positions, as the published code does for a checkpoint of another image size.
 
     Args:
-        table (np.ndarray): (1, t + old * old, C), row by row after the t class tokens, which stay as they are.
-        old, new (int): sides of the grids, in patches.
+        table (np.ndarray): (1, t + H*W, C), row by row after the t class tokens, which stay as they are.
+        old, new (tuple): (H, W) of the grids, in patches.
 
     Returns:
-        np.ndarray: (1, t + new * new, C), bilinear between the centres of patches, constant beyond the outermost.
+        np.ndarray: (1, t + H*W, C) of the new grid, bilinear between the centres of patches, constant beyond the
+        outermost.
 
     Raises:
         ValueError: a table too short for its grid.
     """
-    before = table.shape[1] - old * old
+    before = table.shape[1] - math.prod(old)
     if before < 0:
-        raise ValueError(f"a table of {table.shape[1]} positions cannot hold a grid of {old} x {old}")
-    place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    # Row i: the weights of the old places in the new place i.
-    weights = np.maximum(1 - np.abs(place[:, None] - np.arange(old)), 0)
-    grid = table[0, before:].reshape(old, old, -1)
-    resized = np.einsum("yi,xj,ijc->yxc", weights, weights, grid).reshape(1, new * new, -1)
-    return np.concatenate([table[:, :before], resized.astype(table.dtype)], axis=1)
+        raise ValueError(f"a table of {table.shape[1]} positions cannot hold a grid of {old[0]} x {old[1]}")
+    grid = interpolated(table[0, before:].reshape(*old, -1), new, linear)
+    return np.concatenate([table[:, :before], grid.reshape(1, math.prod(new), -1)], axis=1)
 
 
 for size, depths in DEPTHS.items():

@@ -6,6 +6,7 @@ import fnmatch
 import inspect
 from functools import partial
 
+from src.image_size import sides
 from src.models.checks import check_whole
 
 _MODELS = {}
@@ -15,7 +16,8 @@ def register_model(name, backbone, spatial, **options):
     """Add model `name`: a backbone, and the operator that looks around in its blocks.
 
     Args:
-        backbone: `backbone(spatial, num_classes, image_size, in_channels, drop_path_rate, features_only, *, ...)`.
+        backbone: `backbone(spatial, num_classes, image_size, in_channels, drop_path_rate, features_only, *, ...)`, of
+            which `image_size` comes as (H, W).
         spatial: `spatial(..., *, ...)`; its positional arguments are between the two.
         options: the model's own values of options.
 
@@ -37,7 +39,7 @@ def create_model(
     Args:
         name (str): one of `list_models()`.
         num_classes (int): length of the logits; the head alone needs it.
-        image_size (int): side of the square input in pixels.
+        image_size (int or pair): height and width of the input in pixels: one number for a square, or (H, W).
         in_channels (int): channels of the input, 3 for RGB.
         drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0 at the first.
         features_only (bool): leave out the head and return the maps of the four stages, as a detector wants them. All
@@ -45,10 +47,10 @@ def create_model(
         options: the model's own, e.g. `stem`, `width`, `shift` of the ResNets.
 
     Returns:
-        nn.Cell: images (B, in_channels, image_size, image_size) -> logits (B, num_classes), or with `features_only`
-        four maps (B, C, H, W), whose channels and strides are in the Cell's `feature_info`: `stride` 4 stands for
-        H = ceil(image_size / 4), in SAN for the floor. ResNet, SAN and Swin take images of other sides too, also
-        rectangular ones; Swin keeps the windows that suit `image_size`, and PVT takes no other size.
+        nn.Cell: images (B, in_channels, H, W) -> logits (B, num_classes), or with `features_only` four maps
+        (B, C, h, w), whose channels and strides are in the Cell's `feature_info`: `stride` 4 stands for h =
+        ceil(H / 4), in SAN and PVT for the floor. All take images of other sides too; Swin keeps the windows that suit
+        `image_size`, and PVT interpolates its positions from `image_size` to those sides.
 
     Raises:
         ValueError: an unknown name or option, or a value that cannot work.
@@ -56,7 +58,8 @@ def create_model(
     if name not in _MODELS:
         near = difflib.get_close_matches(name, _MODELS, n=3, cutoff=0.3)
         raise ValueError(f"no model {name!r}; nearest: {', '.join(near or list_models())}")
-    check_whole(num_classes=num_classes, image_size=image_size, in_channels=in_channels)
+    check_whole(num_classes=num_classes, in_channels=in_channels)
+    image_size = sides(image_size)
     if not 0 <= drop_path_rate < 1:
         raise ValueError(f"drop_path_rate must be in [0, 1), got {drop_path_rate!r}")
     backbone, spatial, own = _MODELS[name]

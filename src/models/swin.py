@@ -121,11 +121,12 @@ class Stage(nn.Cell):
 class Swin(Backbone):
     """Patches, four stages, a norm, global average pooling and a linear head.
 
-    A window larger than a stage's map at `image_size` shrinks to it and is not rolled; other maps are filled up to
-    whole windows.
+    A window no smaller than the shorter side of a stage's map at `image_size` shrinks to that and is not rolled; other
+    maps are filled up to whole windows.
 
     Args:
         spatial: `spatial(channels, heads, window, cyclic_shift)` makes the attention of a block.
+        image_size (tuple): (H, W) of the images that the windows are to suit.
         depths (sequence): blocks of each of the four stages.
         width (int): channels of the first stage, doubled in each that follows.
         heads (int): heads in the first stage, doubled in each that follows.
@@ -160,7 +161,7 @@ class Swin(Backbone):
         super().__init__([width << stage for stage in range(4)], patch, features_only)
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         self.embed = PatchEmbed(in_channels, width, patch)
-        size, stages = -(-image_size // patch), []
+        size, stages = -(-min(image_size) // patch), []
         for stage, depth in enumerate(depths):
             channels, side = width << stage, min(window, size)
             rolled = side // 2 if window < size else 0

@@ -5,6 +5,9 @@
     stage II   attention: each query over all keys                            one softmax, no window
                convolution: of query, key and value, each key and value repeated over the r x r queries it stands for
 
+Tokens come with the grid they lie on, (H, W), which is known when a graph is compiled: a Cell takes any. H and W need
+not be multiples of r; what no r x r patch covers below and to the right has no key, and goes with the nearest that is.
+
 Some tokens, as a class token, lie before those of the grid. They attend and are attended like any other. A convolution
 has no place for them; it gives them the mean over all places, so that they hear of both paths.
 """
@@ -17,27 +20,28 @@ from src.ops.acmix import ConvolutionPath, Mix
 
 
 class ReducedProjection(nn.Cell):
-    """Stage I: tokens (B, t + H*W, C) -> query (B, t + H*W, C), key and value (B, M, 2C).
+    """Stage I: tokens (B, t + H*W, C) and (H, W) -> query (B, t + H*W, C), key and value (B, M, 2C), and (H, W).
 
-    M is (H/r) * (W/r) for a reduction by r > 1, and t + H*W for r = 1.
+    M is (H // r) * (W // r) for a reduction by r > 1, and t + H*W for r = 1.
     """
 
-    def __init__(self, channels, grid, reduction):
+    def __init__(self, channels, reduction):
         super().__init__()
-        self.grid, self.reduction = grid, reduction
+        self.reduction = reduction
         self.query = nn.Dense(channels, channels)
         self.key_value = nn.Dense(channels, 2 * channels)
         if reduction > 1:
             self.reduce = nn.Conv2d(channels, channels, reduction, reduction, pad_mode="valid", has_bias=True)
             self.norm = nn.LayerNorm((channels,), epsilon=1e-5)
 
-    def construct(self, tokens):
+    def construct(self, tokens_and_grid):
+        tokens, grid = tokens_and_grid
         query = self.query(tokens)
         if self.reduction > 1:
             batch, _, channels = tokens.shape
-            maps = self.reduce(tokens.transpose(0, 2, 1).reshape(batch, channels, *self.grid))
+            maps = self.reduce(tokens.transpose(0, 2, 1).reshape(batch, channels, *grid))
             tokens = self.norm(maps.reshape(batch, channels, -1).transpose(0, 2, 1))
-        return query, self.key_value(tokens)
+        return query, self.key_value(tokens), grid
 
 
 class HeadAttention(nn.Cell):
@@ -62,7 +66,7 @@ class HeadAttention(nn.Cell):
 
 
 class GlobalAttention(nn.Cell):
-    """Stage II of attention: query (B, L, C), key and value (B, M, 2C) -> (B, L, C), every query over all M keys."""
+    """Stage II of attention, every query over all keys: what `ReducedProjection` gives -> (B, t + H*W, C)."""
 
     def __init__(self, channels, heads):
         super().__init__()
@@ -70,8 +74,8 @@ class GlobalAttention(nn.Cell):
         self.attend = HeadAttention()
         self.projection = nn.Dense(channels, channels)
 
-    def construct(self, query_key_value):
-        query, key_value = query_key_value
+    def construct(self, projected):
+        query, key_value, _ = projected
         query = self.by_head(query * self.head_channels**-0.5)
         out = self.attend(self.by_head(key_value), query)
         return self.projection(out.transpose(0, 2, 1, 3).reshape(out.shape[0], out.shape[2], -1))
@@ -114,22 +118,22 @@ class FoldedConvolutionPath(ConvolutionPath):
 
 
 class GridConvolution(nn.Cell):
-    """Stage II of the convolution: query (B, t + H*W, C), key and value (B, M, 2C) -> (B, t + H*W, C)."""
+    """Stage II of the convolution: what `ReducedProjection` gives -> (B, t + H*W, C)."""
 
-    def __init__(self, channels, heads, grid, reduction, kernel, shift):
+    def __init__(self, channels, heads, reduction, kernel, shift):
         super().__init__()
-        self.grid, self.reduction = grid, reduction
+        self.reduction = reduction
         self.path = FoldedConvolutionPath(3 * heads, channels // heads, channels, kernel, shift)
 
-    def construct(self, query_key_value):
-        query, key_value = query_key_value
-        (height, width), r = self.grid, self.reduction
+    def construct(self, projected):
+        query, key_value, (height, width) = projected
+        r = self.reduction
         before = query.shape[1] - height * width
         if before > 0:
             query, key_value = query[:, before:], key_value[:, before:]
         key_value = self.maps(key_value, height // r, width // r)
         if r > 1:
-            key_value = self.repeated(key_value)
+            key_value = self.repeated(key_value, height, width)
         maps = self.path(ops.concat((self.maps(query, height, width), key_value), 1))
         tokens = maps.reshape(*maps.shape[:2], height * width).transpose(0, 2, 1)
         if before > 0:
@@ -137,12 +141,20 @@ class GridConvolution(nn.Cell):
             tokens = ops.concat((mean, tokens), 1)
         return tokens
 
-    def repeated(self, maps):
-        """(B, C, H/r, W/r) -> (B, C, H, W), each value r x r times; on CPU faster than `Tile` or a resize."""
-        (height, width), r = self.grid, self.reduction
-        batch, channels = maps.shape[:2]
-        rows = ops.concat([maps.reshape(batch, channels, -1, 1)] * r, 3).reshape(batch, channels, height // r, width)
-        return ops.concat([rows] * r, 3).reshape(batch, channels, height, width)
+    def repeated(self, maps, height, width):
+        """(B, C, H // r, W // r) -> (B, C, H, W), each value r x r times and the last once more for each pixel left.
+
+        On CPU faster than `Tile` or a resize.
+        """
+        batch, channels, rows, columns = maps.shape
+        r = self.reduction
+        maps = ops.concat([maps.reshape(batch, channels, -1, 1)] * r, 3).reshape(batch, channels, rows, columns * r)
+        if width % r > 0:
+            maps = ops.concat([maps] + [maps[..., -1:]] * (width % r), 3)
+        maps = ops.concat([maps] * r, 3).reshape(batch, channels, rows * r, width)
+        if height % r > 0:
+            maps = ops.concat([maps] + [maps[:, :, -1:]] * (height % r), 2)
+        return maps
 
     def maps(self, tokens, height, width):
         """(B, H*W, C) -> (B, C, H, W)."""
@@ -155,26 +167,24 @@ class SpatialReductionAttention(Mix):
     Args:
         channels (int): C, divisible by `heads`.
         heads (int): N.
-        grid (tuple): (H, W), each divisible by `reduction`.
         reduction (int): r.
         paths (str): "both", "attention" or "convolution".
         kernel_conv (int): k of the convolution, odd.
         shift (str): of the shift, see `ShiftSum`.
 
-    Inputs: tokens (B, t + H*W, C), the grid row by row; t may be above 0 only where r = 1. Outputs: likewise.
+    Inputs: tokens (B, t + H*W, C), the grid row by row, and (H, W), as a tuple of two; t may be above 0 only where
+        r = 1. Outputs: tokens (B, t + H*W, C).
 
     Raises:
         ValueError: an argument that cannot work, named.
     """
 
-    def __init__(self, channels, heads, grid, reduction=1, *, paths="both", kernel_conv=3, shift="learnable"):
+    def __init__(self, channels, heads, reduction=1, *, paths="both", kernel_conv=3, shift="learnable"):
         if channels % heads:
             raise ValueError(f"channels={channels} must be divisible by heads={heads}")
-        if grid[0] % reduction or grid[1] % reduction:
-            raise ValueError(f"a grid of {grid[0]} x {grid[1]} cannot be reduced by {reduction}")
         super().__init__(
-            ReducedProjection(channels, grid, reduction),
+            ReducedProjection(channels, reduction),
             GlobalAttention(channels, heads),
-            GridConvolution(channels, heads, grid, reduction, kernel_conv, shift),
+            GridConvolution(channels, heads, reduction, kernel_conv, shift),
             paths,
         )

@@ -7,6 +7,8 @@ borders of those before; pixels which only the roll made neighbours do not see e
 map as a whole.
 """
 
+import math
+
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
@@ -14,6 +16,7 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 
 from src.ops.acmix import ConvolutionPath, Mix
 from src.ops.gather_rows import GatherRows
+from src.ops.interpolation import cubic, interpolated
 
 # Added to the logit of a pair that must not see each other, as in the published code.
 APART = -100.0
@@ -114,6 +117,26 @@ class WindowAttention(nn.Cell):
         if self.cyclic_shift > 0:
             bias = bias + _mask(height, width, self.window, self.cyclic_shift)
         return bias
+
+    def resized(self, table, image_size=None):
+        """Return `position` of any window for this one, bicubic as the published code has it.
+
+        Args:
+            table (np.ndarray): ((2v - 1)**2, N) of windows of side v.
+            image_size: not needed: the table's length tells its window.
+
+        Raises:
+            ValueError: a table of no window.
+        """
+        span, own = math.isqrt(table.shape[0]) if table.ndim == 2 else 0, 2 * self.window - 1
+        if span % 2 == 0 or span * span != table.shape[0]:
+            raise ValueError(
+                f"a bias table of shape {table.shape} is of no window; of windows of {self.window} x {self.window}, "
+                f"which this network has, it is of shape {(own * own, self.heads)}"
+            )
+        if span == own:
+            return table
+        return interpolated(table.reshape(span, span, -1), (own, own), cubic).reshape(own * own, -1)
 
     def multiply_adds(self, input_shape, output_shape):
         """Of the weights and their use on the values; the projection counts itself."""

@@ -16,6 +16,7 @@ from src.errors import UserError
 from src.models.drop_path import random_state
 from src.models.image_size import resizers
 from src.training.atomic import replacing
+from src.training.finite import check_finite
 
 
 class DamagedCheckpoint(UserError):
@@ -35,7 +36,7 @@ def save_weights(path, network, meta):
     """Write the parameters of `network` (moving averages too) and `meta`, a dict of JSON values, to `path`.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or a weight is no number.
     """
     _write(path, _by_name(network), meta)
 
@@ -56,7 +57,7 @@ def read_checkpoint(path):
     """Return `(parameters, meta)` of a checkpoint: a dict of `Parameter` by name, and a dict.
 
     Raises:
-        UserError: there is no such file, or it is damaged, incomplete or no checkpoint.
+        UserError: there is no such file, or it is damaged, incomplete or no checkpoint, or has a NaN.
     """
     path = Path(path)
     if not path.is_file() or path.suffix != ".ckpt":
@@ -64,24 +65,32 @@ def read_checkpoint(path):
     _check_sum(path)
     try:
         parameters = ms.load_checkpoint(str(path))
-        return parameters, dict(json.loads(parameters.pop(_META, "{}")))
+        meta = dict(json.loads(parameters.pop(_META, "{}")))
     except Exception as error:  # whoever made the checksum can have put anything before it
         raise DamagedCheckpoint(f"checkpoint {path} is no checkpoint, whole as it is; use another one") from error
+    # MindSpore's ReLU on CPU hides a NaN.
+    check_finite(parameters, f"checkpoint {path}")
+    return parameters, meta
 
 
 def load_weights(network, path):
     """Fill `network` from a checkpoint of either kind and return its `meta`.
 
-    What depends on the image size is interpolated where the file is of another one.
+    What depends on the image size or the window is interpolated where the file is of another one.
 
     Raises:
         UserError: the file is unreadable (see `read_checkpoint`), or its parameters are not those of `network`.
     """
     parameters, meta = read_checkpoint(path)
     weights = {name: value for name, value in parameters.items() if not name.startswith(_NOT_OF_THE_NETWORK)}
+    image_size = meta.get("model", {}).get("image_size")
     for name, resize in resizers(network).items():
         if name in weights:
-            weights[name] = ms.Parameter(ms.Tensor(resize(weights[name].asnumpy())))
+            try:
+                table = resize(weights[name].asnumpy(), image_size)
+            except ValueError as error:
+                raise UserError(f"checkpoint {path} does not fit this model: {name}: {error}") from error
+            weights[name] = ms.Parameter(ms.Tensor(table))
     _fill(_by_name(network), weights, path, meta)
     return meta
 
@@ -124,6 +133,8 @@ def _optimizer_state(optimizer):
 
 
 def _write(path, parameters, meta, make_room=lambda: None):
+    mend = "it was not written, and the checkpoints before it are kept; lower --optimizer.lr"
+    check_finite(parameters, f"checkpoint {path}", mend)
     records = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
     with replacing(path) as temporary:
         ms.save_checkpoint(records, str(temporary), append_dict={_META: json.dumps(meta)}, crc_check=True)
