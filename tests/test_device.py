@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which device a process takes and which job it joins, by the environment of its launcher; no device is needed."""
 
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -93,3 +94,15 @@ def test_patience_of_the_scheduler(role, given, expected):
     environment = {"MS_ROLE": role, **({"MS_NODE_TIMEOUT": given} if given else {})}
     done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == [expected, "3600"], done.stderr
+
+
+def test_mindspore_loads_with_our_settings():
+    """Whatever of `src` is imported first, MindSpore finds what it reads when it loads; a user's own value wins."""
+    names = ["ONEDNN_MAX_CPU_ISA", "MS_SUBMODULE_LOG_v"]
+    code = f"import os, sys, src.data.check_data; print([os.environ[n] for n in {names}], 'mindspore' in sys.modules)"
+    clean = {name: value for name, value in os.environ.items() if name not in names}
+    for own, expected in ({}, ["AVX2", "{MD:4}"]), ({names[0]: "SSE41"}, ["SSE41", "{MD:4}"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**clean, **own}, cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.stdout == f"{expected} True\n", done.stderr

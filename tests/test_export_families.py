@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One small network of each family through the whole chain, each with other wishes, so that all of them meet."""
+"""A small network of each family, of rectangles, through the whole chain, with other wishes each: all of them meet."""
 
 import collections
 from pathlib import Path
@@ -16,9 +16,9 @@ from src.deploy.export import export_checkpoint
 from src.deploy.runtime import CheckpointModel, MindirModel, OnnxModel
 
 FAMILIES = {
-    "acmix_swin_tiny": (27, "{patch: 2, width: 16, heads: 2, depths: [2, 1, 1, 1], window: 4}"),
-    "acmix_pvt_tiny": (32, "{width: 8, depths: [1, 1, 1, 1]}"),
-    "acmix_san10": (32, "{stem: small, width: 32, depths: [1, 1, 1, 1, 1]}"),
+    "acmix_swin_tiny": ([27, 33], "{patch: 2, width: 16, heads: 2, depths: [2, 1, 1, 1], window: 4}"),
+    "acmix_pvt_tiny": ([32, 40], "{width: 8, depths: [1, 1, 1, 1]}"),
+    "acmix_san10": ([40, 32], "{stem: small, width: 32, depths: [1, 1, 1, 1, 1]}"),
 }
 KEY = b"a key of 16 byte"
 
@@ -59,15 +59,15 @@ def operators(path):
 def test_the_whole_function_in_a_current_onnx_file(swin):
     """Any number of pixels to probabilities, GELU and LayerNormalization as one node each."""
     path, card = export(swin, "onnx", None, opset=20, softmax=True, preprocess=True)
-    assert path.name == "acmix_swin_tiny_27_bN_pixels_softmax.onnx"
-    assert card["input"] == {"name": "image", "shape": ["batch", 27, 27, 1], "dtype": "uint8", "layout": "NHWC"}
+    assert path.name == "acmix_swin_tiny_27x33_bN_pixels_softmax.onnx"
+    assert card["input"] == {"name": "image", "shape": ["batch", 27, 33, 1], "dtype": "uint8", "layout": "NHWC"}
     assert card["output"] == {"name": "probabilities", "shape": ["batch", 10], "dtype": "float32"}
     assert card["max_difference"] < 1e-5
     count = operators(path)
     # Two in each block, three mergers, one after the patches and one before the head.
     assert count["LayerNormalization"] == 2 * 5 + 3 + 2 and count["Gelu"] == 5
     assert not {"Pow", "Sqrt", "Erf", "Sigmoid", "ReduceSumSquare"} & {*count}
-    pixels = np.random.default_rng(3).integers(0, 256, (4, 27, 27, 1), np.uint8)
+    pixels = np.random.default_rng(3).integers(0, 256, (4, 27, 33, 1), np.uint8)
     images = ((pixels / 255 - 0.3) / 0.35).transpose(0, 3, 1, 2).astype(np.float32)
     expected = softmax(CheckpointModel(Path(swin.output_dir, "best.ckpt"), swin.model).logits(images))
     model = OnnxModel(path)
@@ -91,13 +91,13 @@ def test_an_encrypted_mindir(swin, capfd):
 def test_onnx_in_float16(pvt):
     """Half the size; all numbers are float16, for any number of images."""
     path, card = export(pvt, "onnx", None, dtype="float16")
-    assert path.name == "acmix_pvt_tiny_32_bN_fp16.onnx"
+    assert path.name == "acmix_pvt_tiny_32x40_bN_fp16.onnx"
     assert card["input"]["dtype"] == card["output"]["dtype"] == "float16" and card["tolerance"] == 1e-2
     assert 1e-6 < card["max_difference"] < 1e-2
     graph = onnx.load(path).graph
     assert onnx.TensorProto.FLOAT not in {tensor.data_type for tensor in graph.initializer}
     assert not {"Cast", "Sqrt"} & {*operators(path)}
-    images = np.random.default_rng(3).standard_normal((4, 1, 32, 32)).astype(np.float16)
+    images = np.random.default_rng(3).standard_normal((4, 1, 32, 40)).astype(np.float16)
     model = OnnxModel(path)
     assert model.logits(images).dtype == np.float16
     np.testing.assert_allclose(model.logits(images)[1:2], model.logits(images[1:2]), rtol=1e-2, atol=1e-2)
@@ -106,7 +106,7 @@ def test_onnx_in_float16(pvt):
 def test_mindir_in_float16(pvt):
     """The whole function in half the size."""
     path, card = export(pvt, "mindir", 2, dtype="float16", softmax=True, preprocess=True)
-    assert path.name == "acmix_pvt_tiny_32_b2_pixels_softmax_fp16.mindir"
+    assert path.name == "acmix_pvt_tiny_32x40_b2_pixels_softmax_fp16.mindir"
     assert card["input"]["dtype"] == "uint8" and card["output"]["dtype"] == "float16"
     assert 1e-7 < card["max_difference"] < 1e-2
     assert {parameter.dtype for parameter in MindirModel(path).graph.get_parameters()} == {ms.float16}
@@ -116,7 +116,7 @@ def test_any_number_of_images_in_the_oldest_opset(san):
     """Attention without softmax too takes any number of images."""
     path, card = export(san, "onnx", None)
     assert card["max_difference"] < 1e-5 and onnx.load(path).opset_import[0].version == 11
-    images = np.random.default_rng(3).standard_normal((7, 1, 32, 32)).astype(np.float32)
+    images = np.random.default_rng(3).standard_normal((7, 1, 40, 32)).astype(np.float32)
     model = OnnxModel(path)
     one_by_one = np.concatenate([model.logits(image[None]) for image in images])
     np.testing.assert_allclose(model.logits(images), one_by_one, atol=1e-5 * np.abs(one_by_one).max())

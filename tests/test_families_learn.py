@@ -21,7 +21,8 @@ def digits(tmp_path_factory):
 
 # Chance is 10 %.
 @pytest.mark.parametrize(
-    ("family", "epochs", "size", "width"), [("swin", 2, 16, 32), ("pvt", 2, 32, 16), ("san", 3, 16, 32)]
+    ("family", "epochs", "size", "width"),
+    [("swin", 2, (16, 20), 32), ("pvt", 2, (32, 32), 16), ("san", 3, (20, 16), 32)],
 )
 def test_family_learns(family, epochs, size, width, digits, tmp_path, monkeypatch):
     """The loss falls and held-out digits are told apart after minutes: model, recipe and evaluation fit together."""
@@ -30,7 +31,8 @@ def test_family_learns(family, epochs, size, width, digits, tmp_path, monkeypatc
     # One block a stage and, where the model allows it, small images or few channels keep it short.
     depths = [1] * (5 if family == "san" else 4)
     words = ["--data_dir", str(digits), "--output_dir", str(tmp_path), "--train.epochs", str(epochs)]
-    words += ["--model.options.depths", str(depths), "--model.image_size", str(size), "--data.resize", str(size)]
+    words += ["--model.options.depths", str(depths), "--model.image_size", str([*size])]
+    words += ["--data.resize", str(min(size))]
     words += ["--model.options.width", str(width)]
     result = trainer.train(load_config(CONFIGS / f"acmix_{family}_digits.yaml", words), World())
     losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "train"]
