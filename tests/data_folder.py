@@ -4,7 +4,8 @@
 import numpy as np
 from PIL import Image
 
-from src.data import create_dataset, iterate
+from src.data import Classes, classes_to_train, create_dataset, iterate
+from src.data.image_folder import list_split
 
 COLOURS = {"ant": (200, 30, 30), "bee": (30, 200, 30), "cat": (30, 30, 200)}
 EXTENSIONS = [".JPEG", ".jpg", ".PNG", ".bmp", ".Jpg"]
@@ -34,3 +35,12 @@ def batches(*args, **kwargs):
 def epoch(*args, **kwargs):
     images, labels = zip(*batches(*args, **kwargs))
     return np.concatenate(images), np.concatenate(labels)
+
+
+def classes_of(data, split):
+    return Classes.of(data, list_split(data, split))
+
+
+def trained_classes(data, count):
+    """The classes that a training on `data` of a network with `count` classes has."""
+    return classes_to_train(data, list_split(data, "train"), list_split(data, "val"), count)

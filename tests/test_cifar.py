@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_folder import trained_classes
 
 from src.config import load_config
-from src.data import classes_to_train, create_dataset, iterate
+from src.data import create_dataset, iterate
 from src.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,7 +67,7 @@ def test_evaluation_sees_every_image_once(config):
         seen.update(dict.fromkeys(numbers))
     assert len(seen) == 10_000
     names = [f"class{number}" for number in range(config.model.num_classes)]
-    assert classes_to_train(config.data, config.model.num_classes).names == names
+    assert trained_classes(config.data, config.model.num_classes).names == names
 
 
 def test_training_images(config):
@@ -111,7 +112,7 @@ def test_mistakes(config, tmp_path):
 
     def refused(message, **changes):
         with pytest.raises(UserError, match=message):
-            classes_to_train(dataclasses.replace(config.data, **changes), config.model.num_classes)
+            trained_classes(dataclasses.replace(config.data, **changes), config.model.num_classes)
 
     archive = {"cifar10": r"cifar-10-binary\.tar\.gz", "cifar100": r"cifar-100-binary\.tar\.gz"}[config.data.name]
     refused(rf"cannot read .*{NAMES[config.data.name]} of {config.data.name} .* unpack https.*{archive}", data_dir="x")
@@ -124,4 +125,4 @@ def test_mistakes(config, tmp_path):
     damaged.write_bytes(b"half")
     refused(rf"{damaged.name} has 4 bytes but takes .* damaged", data_dir=str(tmp_path))
     with pytest.raises(UserError, match=rf"has {config.model.num_classes} classes but model\.num_classes is 7"):
-        classes_to_train(config.data, 7)
+        trained_classes(config.data, 7)

@@ -6,12 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
-from data_folder import epoch, photo
+from data_folder import epoch, photo, trained_classes
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_training import changed
 
-from src.data.classes import Classes, classes_to_train, numbers_of_split
+from src.data.classes import Classes, numbers_of_split
+from src.data.image_folder import list_split
 from src.device import World
 from src.errors import UserError
 from src.training import trainer
@@ -39,11 +40,11 @@ def test_numbers_without_names(data, folder):
     """Weights that were converted know numbers only: as many folders as they have classes, taken in their order."""
     numbers = Classes.recorded({}, 3)
     assert numbers.folders is None
-    np.testing.assert_array_equal(numbers_of_split(numbers, data, "val", "x.ckpt")[0], [0, 1, 2])
+    np.testing.assert_array_equal(numbers_of_split(numbers, data, list_split(data, "val"), "x.ckpt")[0], [0, 1, 2])
     with pytest.raises(
         UserError, match=r"val has 3 classes but x\.ckpt has 4 and does not say their names; give a folder"
     ):
-        numbers_of_split(Classes.recorded({}, 4), data, "val", "x.ckpt")
+        numbers_of_split(Classes.recorded({}, 4), data, list_split(data, "val"), "x.ckpt")
 
 
 @pytest.mark.parametrize(("names", "first"), [(["1", "2", "10"], "10"), (["01", "02", "10"], None), (["9", "8"], None)])
@@ -53,7 +54,7 @@ def test_folders_that_are_numbers(data, folder, names, first):
         (folder / "val" / old).rename(folder / "val" / new)
     if len(names) == 2:
         shutil.rmtree(folder / "val" / "cat")
-    _, notes = numbers_of_split(Classes.recorded({}, len(names)), data, "val", "x.ckpt")
+    _, notes = numbers_of_split(Classes.recorded({}, len(names)), data, list_split(data, "val"), "x.ckpt")
     assert [f"'{first}' is class 1; is it that in the checkpoint?" in note for note in notes] == [True] * (
         first is not None
     )
@@ -64,8 +65,8 @@ def test_classes_without_images(data, folder):
     shutil.rmtree(folder / "val" / "ant")
     (folder / "val" / "bee").rename(folder / "elsewhere")
     (folder / "val" / "bee").mkdir()
-    known = classes_to_train(data, 3)
-    numbers, notes = numbers_of_split(known, data, "val", "x.ckpt")
+    known = trained_classes(data, 3)
+    numbers, notes = numbers_of_split(known, data, list_split(data, "val"), "x.ckpt")
     assert any("val has no image of 2 of 3 classes: ant, bee" in note for note in notes)
     _, labels = epoch(dataclasses.replace(data, batch_size=5), 16, 3, "val", numbers=numbers)
     np.testing.assert_array_equal(labels, [2] * 5)
@@ -77,7 +78,7 @@ def test_folders_that_are_no_text(data, folder):
     for split in ("train", "val"):
         (folder / split / "bee").rename(folder / split / name)
         photo(7).save(folder / split / name / "\udcff.png")
-    classes = classes_to_train(data, 3)
+    classes = trained_classes(data, 3)
     assert classes.names == ["ant", "caf\\xe9", "cat"]
     _, labels = epoch(dataclasses.replace(data, batch_size=16), 16, 3, "val")
     np.testing.assert_array_equal(np.bincount(labels), [5, 6, 5])

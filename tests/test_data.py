@@ -6,13 +6,13 @@ import io
 
 import numpy as np
 import pytest
-from data_folder import COLOURS, EXTENSIONS, batches, epoch, photo
+from data_folder import COLOURS, EXTENSIONS, batches, classes_of, epoch, photo, trained_classes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from src.config import DataConfig
-from src.data import Classes, classes_to_train, create_dataset, load_image, preprocessing
+from src.data import create_dataset, load_image, preprocessing
 from src.data.packing import Packing
 from src.errors import UserError
 
@@ -76,7 +76,7 @@ def test_own_folders(tmp_path):
             for index, ending in enumerate(EXTENSIONS):
                 Image.new("L", (20, 20), 50 * number).save(tmp_path / split / name / f"фото {index}{ending}")
     data = DataConfig(data_dir=str(tmp_path), batch_size=5, mean=[0.0] * 3, std=[1.0] * 3)
-    assert classes_to_train(data, 5).names == sorted(names)
+    assert trained_classes(data, 5).names == sorted(names)
     for split in ("train", "val"):
         images, labels = epoch(data, 16, 3, split)
         assert len(images) == 25
@@ -84,7 +84,7 @@ def test_own_folders(tmp_path):
     (tmp_path / "val" / "a b" / "deeper").mkdir()
     photo(1).save(tmp_path / "val" / "a b" / "deeper" / "x.png")
     with pytest.raises(UserError, match=r"images of class a b lie deeper, in .*a b/deeper; move or link them"):
-        classes_to_train(data, 5)
+        trained_classes(data, 5)
 
 
 def test_hidden_folders_and_other_files_are_passed_over(data, folder):
@@ -237,7 +237,7 @@ def test_linked_class_folder(data, folder):
     """A class folder may be a link, as in subsets made of links."""
     (folder / "train" / "ant").rename(folder / "elsewhere")
     (folder / "train" / "ant").symlink_to(folder / "elsewhere")
-    assert Classes.of(data, "train").names == list(COLOURS)
+    assert classes_of(data, "train").names == list(COLOURS)
     assert sorted(epoch(dataclasses.replace(data, batch_size=15), 16, 3, "train")[1]) == [0] * 5 + [1] * 5 + [2] * 5
 
 
@@ -246,9 +246,9 @@ def test_folder_mistakes(data, folder):
 
     def refused(message, config=data, classes=3):
         with pytest.raises(UserError, match=message):
-            classes_to_train(config, classes)
+            trained_classes(config, classes)
 
-    assert classes_to_train(data, 3).names == ["ant", "bee", "cat"]
+    assert trained_classes(data, 3).names == ["ant", "bee", "cat"]
     refused(r"train has 3 classes but model\.num_classes is 1000; give --model\.num_classes 3", classes=1000)
     refused("no data folder given; add --data_dir", dataclasses.replace(data, data_dir=""))
     refused("nowhere/train.*No such file", dataclasses.replace(data, data_dir="nowhere"))
@@ -256,7 +256,7 @@ def test_folder_mistakes(data, folder):
     refused("ant/0.JPEG.*Not a directory", dataclasses.replace(data, train_split="train/ant/0.JPEG"))
     refused("train/ant has no class folders", dataclasses.replace(data, train_split="train/ant"))
     (folder / "val" / "dog").mkdir()
-    assert classes_to_train(data, 3).names == ["ant", "bee", "cat"]
+    assert trained_classes(data, 3).names == ["ant", "bee", "cat"]
     photo(1).save(folder / "val" / "dog" / "1.png")
     refused("class 'dog' is in .*val but not in .*train, so nothing could learn it")
     (folder / "train" / "dog").mkdir()

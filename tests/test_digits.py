@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_folder import trained_classes
 from PIL import Image
 
 from src.config import DataConfig
-from src.data import classes_to_train, create_dataset, digits, iterate
+from src.data import create_dataset, digits, iterate
 from src.errors import UserError
 
 
@@ -44,7 +45,7 @@ def test_digits_are_written_when_absent(tmp_path):
     images = np.concatenate([image.asnumpy() for image, _ in iterate(create_dataset(data, 32, 1, "val"))])
     assert images.shape == (355, 1, 32, 32)
     assert abs(images.mean()) < 0.1 and abs(images.std() - 1) < 0.1
-    assert classes_to_train(data, 10).names == [str(digit) for digit in range(10)]
+    assert trained_classes(data, 10).names == [str(digit) for digit in range(10)]
 
 
 def test_written_digits_are_left_alone(digits_dir, monkeypatch):

@@ -15,10 +15,11 @@ from pathlib import Path
 import mindspore.dataset as ds
 import numpy as np
 import pytest
+from data_folder import classes_of, trained_classes
 from PIL import Image
 
 from src.config import DataConfig
-from src.data import Classes, classes_to_train, create_dataset, iterate, packing
+from src.data import create_dataset, iterate, packing
 from src.data.packing import Packing, check
 from src.data.records import open_packed, read_manifest
 from src.errors import UserError
@@ -102,10 +103,10 @@ def test_evaluation_is_the_same_in_both_forms(both, workers):
 
 def test_class_names_are_kept(both):
     """What training, evaluation and export call the classes does not depend on the form."""
-    assert [Classes.of(data, "val").names for data in both] == [CLASSES] * 2
-    assert [classes_to_train(data, 3).names for data in both] == [CLASSES] * 2
+    assert [classes_of(data, "val").names for data in both] == [CLASSES] * 2
+    assert [trained_classes(data, 3).names for data in both] == [CLASSES] * 2
     with pytest.raises(UserError, match=r"model\.num_classes is 7"):
-        classes_to_train(both[1], 7)
+        trained_classes(both[1], 7)
 
 
 def test_records_are_the_files(both):
@@ -308,7 +309,7 @@ def test_the_command(source, tmp_path):
     (source / "class_names.txt").write_text("ant\tan ant\n")
     done = run("--data_dir", source, "--output_dir", target)
     assert done.returncode == 0, done.stderr
-    assert Classes.of(DataConfig(data_dir=str(target)), "val").names[0] == "an ant"
+    assert classes_of(DataConfig(data_dir=str(target)), "val").names[0] == "an ant"
     assert done.stderr == "packing train  15/15 images\npacking val  15/15 images\n"
     assert done.stdout.count("15 images in 1 shards") == 2
     flip_a_bit(target / "val" / "shard-00000.mindrecord")

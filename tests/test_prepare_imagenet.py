@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_folder import classes_of, trained_classes
 from PIL import Image
 from scipy.io import savemat
 
 from src.config import DataConfig
-from src.data import Classes, classes_to_train
 from src.data.class_names import name_classes
 from src.data.imagenet import link_imagenet, read_development_kit
 from src.data.packing import Packing
@@ -75,7 +75,7 @@ def test_every_image_is_in_its_class(parts):
         assert len(list((out / "train" / wnid).iterdir())) == 2
     assert not any(os.path.isabs(target) for target, _ in links(out).values())
     data = DataConfig(data_dir=str(out))
-    assert classes_to_train(data, 3).names == Classes.of(data, "val").names == list(NAMES.values())
+    assert trained_classes(data, 3).names == classes_of(data, "val").names == list(NAMES.values())
 
 
 def test_run_again(parts):
@@ -156,10 +156,10 @@ def test_names_stay_with_the_packed_form(parts):
     list(Packing(out / "val", parts / "packed" / "val").run())
     shutil.copy(out / "class_names.txt", parts / "packed")
     data = DataConfig(data_dir=str(parts / "packed"))
-    assert Classes.of(data, "val").names == list(NAMES.values())
+    assert classes_of(data, "val").names == list(NAMES.values())
     (parts / "packed" / "class_names.txt").write_text("n01 tench\n")
     with pytest.raises(UserError, match=r"class_names\.txt, line 1: takes the folder of a class, a tab and its name"):
-        Classes.of(data, "val")
+        classes_of(data, "val")
 
 
 def test_the_command(parts):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.data.class_names import name_classes
-from src.data.image_folder import list_split
 from src.errors import UserError
 
 _SHOWN = 5
@@ -27,10 +26,9 @@ class Classes:
     names: list
 
     @classmethod
-    def of(cls, data, split):
-        """Return the classes of "train" or "val" of a `DataConfig`; `UserError` as `list_split`."""
-        folders = list_split(data, split).classes
-        return cls(folders, name_classes(data.data_dir, folders))
+    def of(cls, data, images):
+        """Return the classes of `images` (ImageSplit) of a `DataConfig`; `UserError` as `name_classes`."""
+        return cls(images.classes, name_classes(data.data_dir, images.classes))
 
     @classmethod
     def recorded(cls, content, count):
@@ -75,13 +73,15 @@ class Classes:
         )
 
 
-def numbers_of_split(known, data, split, whose):
-    """Return `Classes.numbers_of` for "train" or "val" of a `DataConfig`, and lines on what one may not expect of it.
+def numbers_of_split(known, data, images, whose):
+    """Return `Classes.numbers_of` for `images` (ImageSplit) of a `DataConfig`, and lines on what one may not expect.
+
+    A class without an image has number -1 where `known` has no such class.
 
     Raises:
-        UserError: as `Classes.numbers_of` and `list_split`.
+        UserError: as `Classes.numbers_of`.
     """
-    other, images = Classes.of(data, split), list_split(data, split)
+    other = Classes.of(data, images)
     has_images = np.array([name not in images.empty for name in images.classes])
     if known.folders is not None:
         # A folder without an image may have any name.
@@ -107,14 +107,15 @@ def numbers_of_split(known, data, split, whose):
     return numbers, notes
 
 
-def classes_to_train(data, num_classes):
-    """Return the `Classes` of the training images of a `DataConfig`, by the order of their folders' names.
+def classes_to_train(data, train, val, num_classes):
+    """Return the `Classes` of the training images `train` of a `DataConfig`, by the order of their folders' names.
+
+    Args:
+        train, val (ImageSplit): of `data`.
 
     Raises:
         UserError: not `num_classes` of them, one has no training image, or evaluation images are of another.
     """
-    classes, train = Classes.of(data, "train"), list_split(data, "train")
-    val = list_split(data, "val")
     strangers = [name for name in val.classes if name not in train.classes and name not in val.empty]
     if train.empty:
         rest = len(train.classes) - len(train.empty)
@@ -132,7 +133,7 @@ def classes_to_train(data, num_classes):
             f"{train.folder} has {len(train.classes)} classes but model.num_classes is {num_classes}; "
             f"give --model.num_classes {len(train.classes)} or another --data_dir"
         )
-    return classes
+    return Classes.of(data, train)
 
 
 def listed(names):

@@ -23,6 +23,7 @@ from src.errors import UserError
 from src.image_size import sides
 
 # MindSpore hands on what a step in Python raised as the text of a traceback.
+_told = set()
 _PYTHON = "Python Call Stack"
 _OURS = re.compile(r"^(?:[\w.]+\.)?UserError: (.*)$", re.M)
 
@@ -132,10 +133,10 @@ def describe_turned(count):
     return f"{count} images lie otherwise than their EXIF tag says; data.orientation apply turns them"
 
 
-def _tell_turned(step, told=set()):  # noqa: B006 (once for each folder, however many epochs)
-    folder = str(step.name(0).parent.parent) if step.turned else None
-    if folder and folder not in told:
-        told.add(folder)
+def _tell_turned(step):
+    """Say of how many images a `Pixels` ignored the orientation, once for each folder, however many epochs."""
+    if step.turned and (folder := step.name(0).parent.parent) not in _told:
+        _told.add(folder)
         print(f"{folder}: {describe_turned(step.turned)}", file=sys.stderr, flush=True)
 
 

@@ -60,6 +60,10 @@ class PackedSplit(ImageSplit):
         ((file,),) = records.create_tuple_iterator(num_epochs=1, output_numpy=True)
         return self.folder / str(file)
 
+    def counts(self):
+        labels = self._records(["label"], np.arange(self.images)).create_tuple_iterator(1, output_numpy=True)
+        return np.bincount([int(label) for (label,) in labels], minlength=len(self.classes))
+
     def _records(self, columns, order, **options):
         paths = [str(self.folder / shard.file) for shard in self.shards]
         return ds.MindDataset(paths, columns, sampler=ds.SubsetSampler(order.tolist()), **options)

@@ -49,8 +49,10 @@ def class_labels(config, meta):
     """
     data, classes = config.data, Classes.recorded(meta, config.model.num_classes)
     if classes.folders is None and data.data_dir and Path(data.data_dir, data.val_split).is_dir():
-        classes.numbers_of(Classes.of(data, "val"), list_split(data, "val").folder, "the network")
-        return Classes.of(data, "val")
+        images = list_split(data, "val")
+        of_folder = Classes.of(data, images)
+        classes.numbers_of(of_folder, images.folder, "the network")
+        return of_folder
     if classes.folders is not None and data.data_dir:
         names = name_classes(data.data_dir, classes.folders)
         return Classes(classes.folders, classes.names if names == classes.folders else names)

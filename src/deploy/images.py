@@ -78,10 +78,9 @@ class ImageBatches:
     def __init__(self, paths, spec, batch_size, threads, as_pixels=False):
         self.paths, self.batch_size, self.threads = paths, batch_size, threads
         self.unreadable = []
-        # (number, path, problem) of the images that are on their way, in order.
-        self._sent = collections.deque()
-        self._steps = eval_transform(spec, lambda number: self._on_the_way[number], as_pixels)
-        self._on_the_way = {}
+        # Path and problem of the images that are on their way, by their numbers, in order.
+        self._sent = {}
+        self._steps = eval_transform(spec, lambda number: self._sent[number][0], as_pixels)
 
     @property
     def turned(self):
@@ -107,18 +106,16 @@ class ImageBatches:
             try:
                 content = read_file(path)
             except UserError as error:
-                self._sent.append((number, path, str(error)))
+                self._sent[number] = path, str(error)
                 continue
-            self._sent.append((number, path, None))
-            self._on_the_way[number] = path
-            # MindSpore takes no array without elements.
-            yield np.frombuffer(content or b"\0", np.uint8), np.int64(number), np.int64(number)
+            self._sent[number] = path, None
+            yield np.frombuffer(content, np.uint8), np.int64(number), np.int64(number)
 
     def _arrived(self, number):
         """Return the path of the image of this number; those before it, with None all, got lost on the way."""
         while self._sent:
-            sent, path, problem = self._sent.popleft()
-            self._on_the_way.pop(sent, None)
+            sent = next(iter(self._sent))
+            path, problem = self._sent.pop(sent)
             if sent == number:
                 return path
             problem = problem or self._steps[0].problems.pop(sent, None)

@@ -10,6 +10,7 @@ from mindspore import nn, ops
 
 from src.data.classes import Classes, numbers_of_split
 from src.data.dataset import create_dataset, iterate
+from src.data.image_folder import list_split
 from src.errors import UserError
 from src.training.checkpoint import load_weights
 from src.training.network import build_network
@@ -108,7 +109,7 @@ def evaluate_checkpoint(config, checkpoint, world, per_class=None):
 
 def numbers_to_judge(classes, data, whose, world):
     """Return `numbers_of_split` of the evaluation images, and say on rank 0 what one may not expect of them."""
-    numbers, notes = numbers_of_split(classes, data, "val", whose)
+    numbers, notes = numbers_of_split(classes, data, list_split(data, "val"), whose)
     for note in notes if world.rank == 0 else ():
         print(note, file=sys.stderr)
     return numbers

@@ -82,7 +82,8 @@ class Trainer:
         self.config, self.world, self.folder, self.stop = config, world, folder, stop
         self.checkpoints = checkpoints
         self.scaler = create_scaler(config.device)
-        classes = classes_to_train(config.data, config.model.num_classes)
+        self.splits = {split: list_split(config.data, split) for split in ("train", "val")}
+        classes = classes_to_train(config.data, *self.splits.values(), config.model.num_classes)
         ms.set_seed(config.train.seed)
         self.network = build(config.model)
         self.began, classes = prepare_fine_tuning(self.network, config.finetune, classes, bool(checkpoints))
@@ -94,8 +95,7 @@ class Trainer:
         self.forward = mixed_precision(self.network, config.device.amp_level, config.device.amp_dtype)
         self.evaluation_step = EvaluationStep(self.forward)
         self.state = {"epoch": 0, "step": 0, "best_top1": -1.0}
-        images = list_split(config.data, "train").images
-        self.setting = setting_of(config, world, images, self.plan.steps_per_epoch)
+        self.setting = setting_of(config, world, self.splits["train"].images, self.plan.steps_per_epoch)
 
     def take_classes(self, classes, whose):
         """Give the classes of the images the numbers they have in `classes` (`Classes`), by their names.
@@ -104,16 +104,14 @@ class Trainer:
             UserError: there are others.
         """
         self.classes, self.numbers, self.class_notes = classes, {}, []
-        for split in ("train", "val"):
-            self.numbers[split], notes = numbers_of_split(classes, self.config.data, split, whose)
+        for split, images in self.splits.items():
+            self.numbers[split], notes = numbers_of_split(classes, self.config.data, images, whose)
             self.class_notes += notes
 
     def make_step(self):
         """Return the training step; the loss knows the classes by then."""
         recipe = self.config.optimizer
-        counts = (
-            list_split(self.config.data, "train").counts() if self.config.loss.class_weights == "balanced" else None
-        )
+        counts = self.splits["train"].counts() if self.config.loss.class_weights == "balanced" else None
         loss = create_loss(self.config.loss, class_weights(self.config.loss, counts, self.numbers["train"]))
         return TrainStep(
             self.forward,
@@ -132,7 +130,7 @@ class Trainer:
         steps_per_epoch = self.images("train").get_dataset_size()
         base_lr = scaled_lr(config.optimizer, config.data.batch_size, workers)
         lrs = learning_rates(config.scheduler, base_lr, steps_per_epoch, config.train.epochs)
-        images, evaluation_images = (list_split(config.data, split).images for split in ("train", "val"))
+        images, evaluation_images = (split.images for split in self.splits.values())
         plan = Plan(steps_per_epoch, config.data.batch_size * workers, lrs, evaluation_images)
         if left_out := images - steps_per_epoch * plan.images_per_step:
             steps = f"{steps_per_epoch} steps of {plan.images_per_step}"
