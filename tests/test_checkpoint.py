@@ -141,6 +141,24 @@ def test_checkpoint_of_another_model_is_refused(tmp_path):
         load_weights(nn.Dense(4, 5), tmp_path / "best.ckpt")
 
 
+def test_weights_that_are_no_numbers(tmp_path, monkeypatch):
+    """A NaN, which a ReLU on CPU hides, is refused where it is read and where it is written, with the tensor's name."""
+    network, path = scrambled(Tiny(), 1), tmp_path / "a.ckpt"
+    save_weights(path, network, META)
+    before = path.read_bytes()
+    network.fc.bias[2] = np.nan
+    with pytest.raises(
+        UserError, match=r"a\.ckpt: tensor fc\.bias has 1 of 5 values .* before it are kept"
+    ):
+        save_weights(path, network, META)
+    assert path.read_bytes() == before
+    monkeypatch.setattr("src.training.checkpoint.check_finite", lambda *_: None)
+    save_weights(path, network, META)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"a\.ckpt: tensor fc\.bias has 1 of 5 values that are not finite"):
+        load_weights(Tiny(), path)
+
+
 def test_failed_write_keeps_the_old_file(tmp_path):
     """Protects what is there: an error half way, a full disk; no litter is left, that of a kill is swept."""
     path = tmp_path / "a.txt"

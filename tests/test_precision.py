@@ -23,9 +23,20 @@ FORMS = {
     "sliding window": (lambda: ACmix(16, 16), (2, 16, 15, 13)),
     "window": (lambda: WindowACmix(16, 2, 4, 2), (2, 9, 8, 16)),
     "patchwise": (lambda: patchwise_acmix(64, 7), (4, 64, 9, 8)),
-    "spatial reduction": (lambda: SpatialReductionAttention(16, 2, (8, 8), 2), (2, 64, 16)),
+    "spatial reduction": (lambda: OnGrid(SpatialReductionAttention(16, 2, 2), (8, 8)), (2, 64, 16)),
 }
 LEVELS = ("O1", "O2", "O3", "auto")
+
+
+class OnGrid(nn.Cell):
+    """An attention whose tokens lie on this grid."""
+
+    def __init__(self, attention, grid):
+        super().__init__()
+        self.attention, self.grid = attention, grid
+
+    def construct(self, tokens):
+        return self.attention((tokens, self.grid))
 
 
 class Total(nn.Cell):

@@ -114,9 +114,9 @@ def read_card(model):
 def _as_written_now(card):
     """Return a description of an earlier export as exports write it now; what is none stays as it is."""
     spec = card.get("preprocessing") if isinstance(card, dict) else None
-    if isinstance(spec, dict) and type(spec.get("image_size")) is int:
-        spec["image_size"] = list(sides(spec["image_size"]))
     if isinstance(spec, dict):
+        if type(spec.get("image_size")) is int:
+            spec["image_size"] = [spec["image_size"]] * 2
         spec.setdefault("orientation", "ignore")
     return card
 
@@ -132,12 +132,13 @@ def _wrong(card):
     try:
         if not all(0 <= mean <= 1 and 1e-4 <= std <= 1 for mean, std in zip(spec["mean"], spec["std"])):
             raise ValueError("mean takes numbers from 0 to 1, std from 1e-4 to 1")
+        sides(spec["image_size"])
         eval_transform(spec)
         if spec["orientation"] not in ("ignore", "apply"):
             raise ValueError("orientation takes ignore or apply")
         if not min(spec["image_size"]) <= spec["resize"]:
             raise ValueError("resize takes at least the shorter side of image_size")
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         return f"preprocessing cannot be used ({error})"
     if len(spec["mean"]) != spec["in_channels"]:
         return f"preprocessing.mean has {len(spec['mean'])} numbers for {spec['in_channels']} channels"
@@ -154,7 +155,8 @@ def _wrong(card):
     if not all(isinstance(label, str) for label in card["labels"]):
         return "labels are not all text"
     classes = card.get("classes")
-    if classes is not None and (not isinstance(classes, list) or len(classes) != len(card["labels"])):
+    is_list_of_text = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if classes is not None and (not is_list_of_text or len(classes) != len(card["labels"])):
         return f"classes are not the folders of the {len(card['labels'])} labels"
     if card["output"].get("name", LOGITS) not in (None, LOGITS, PROBABILITIES):
         return f"output.name is {card['output']['name']} but takes {LOGITS} or {PROBABILITIES}"
