@@ -147,9 +147,7 @@ def test_weights_that_are_no_numbers(tmp_path, monkeypatch):
     save_weights(path, network, META)
     before = path.read_bytes()
     network.fc.bias[2] = np.nan
-    with pytest.raises(
-        UserError, match=r"a\.ckpt: tensor fc\.bias has 1 of 5 values .* before it are kept"
-    ):
+    with pytest.raises(UserError, match=r"a\.ckpt: tensor fc\.bias has 1 of 5 values .* before it are kept"):
         save_weights(path, network, META)
     assert path.read_bytes() == before
     monkeypatch.setattr("src.training.checkpoint.check_finite", lambda *_: None)

@@ -3,10 +3,12 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 from src.data.class_names import name_classes
 from src.data.classes import Classes
+from src.data.image_files import MOST_PIXELS
 from src.data.image_folder import list_split
 from src.data.transforms import eval_transform
 from src.errors import UserError
@@ -136,8 +138,8 @@ def _wrong(card):
         eval_transform(spec)
         if spec["orientation"] not in ("ignore", "apply"):
             raise ValueError("orientation takes ignore or apply")
-        if not min(spec["image_size"]) <= spec["resize"]:
-            raise ValueError("resize takes at least the shorter side of image_size")
+        if not min(spec["image_size"]) <= spec["resize"] <= math.isqrt(MOST_PIXELS):
+            raise ValueError(f"resize takes the shorter side of image_size to {math.isqrt(MOST_PIXELS)}")
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         return f"preprocessing cannot be used ({error})"
     if len(spec["mean"]) != spec["in_channels"]:
