@@ -24,7 +24,8 @@ _ORIENTATION = 0x0112  # EXIF: 1 as it lies, 2 to 8 turned or mirrored
 
 # What an image may have: 0.3 GB of them in colour. A file of kilobytes can claim a thousand times as many.
 MOST_PIXELS = 100_000_000
-# Of many pixels; we refuse them.
+# Of many pixels, which we refuse, and of tags that nothing here reads.
+warnings.filterwarnings("ignore", module="PIL")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -121,15 +122,12 @@ def decode(content, orientation="ignore"):
     if width * height > MOST_PIXELS:
         raise UnusableImage(f"has {width} x {height} pixels, more than {MOST_PIXELS}; replace or remove it")
     try:
-        with warnings.catch_warnings():
-            # Of tags that nothing here reads.
-            warnings.simplefilter("ignore")
-            image.load()
-            tag = image.getexif().get(_ORIENTATION, 1)
-            is_turned = tag in range(2, 9)
-            if is_turned and orientation == "apply":
-                image, is_turned = ImageOps.exif_transpose(image), False
-            return image.convert("RGB"), is_turned
+        image.load()
+        is_turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+        if is_turned and orientation == "apply":
+            image, is_turned = ImageOps.exif_transpose(image), False
+        # Not always: it would copy the pixels.
+        return image if image.mode == "RGB" else image.convert("RGB"), is_turned
     except Exception as error:  # as above
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnusableImage(f"is truncated or damaged ({reason}); replace or remove it") from error
