@@ -220,7 +220,7 @@ def test_checks_and_ci():
         f"{bin}/python -m ruff format --check .",
         f"{bin}/python -m pymarkdown --strict-config scan ",
         f"{bin}/shellcheck scripts/",
-        f"{bin}/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov -x",
+        f"{bin}/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -x",
     ]
     for script in (SCRIPTS / "run_tests.sh", ROOT / ".ci" / "run"):
         printed = commands(bash(script, "-x", cwd="/", DRY_RUN=1))
