@@ -24,6 +24,8 @@ class World:
 def setup_device(config):
     """Select graph mode and the device of a `DeviceConfig`; under `msrun` or `mpirun`, join the job.
 
+    In MindSpore's simulation (`MS_SIMULATION_LEVEL`), which needs no device, be rank `RANK_ID` of `RANK_SIZE`.
+
     Returns:
         World: rank and number of the workers; `World(0, 1)` when launched alone.
 
@@ -42,14 +44,19 @@ def setup_device(config):
     init()
     world = World(get_rank(), get_group_size())
     ms.set_auto_parallel_context(
-        parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True, device_num=world.size
+        parallel_mode=ms.ParallelMode.DATA_PARALLEL,
+        gradients_mean=True,
+        device_num=world.size,
+        # Otherwise each parameter has a collective of its own.
+        comm_fusion={"allreduce": {"mode": "auto", "config": None}},
     )
     return world
 
 
 def _local_rank(target):
     """Return this worker's number among those of its machine, from 0; None for a process on its own."""
-    if "MS_ROLE" in os.environ:
+    is_simulated = "MS_SIMULATION_LEVEL" in os.environ and "RANK_SIZE" in os.environ
+    if "MS_ROLE" in os.environ or is_simulated:
         # The scheduler of msrun runs the script too, without a device, and serves the workers from inside `init()`.
         return int(os.environ.get("DEVICE_ID", 0))
     if "RANK_TABLE_FILE" in os.environ:

@@ -14,6 +14,7 @@ from src.device import World, setup_device
 from src.errors import UserError
 
 MSRUN = {"MS_ROLE": "MS_WORKER", "DEVICE_ID": "3", "RANK_ID": "11"}
+SIMULATION = {"MS_SIMULATION_LEVEL": "1", "RANK_SIZE": "16", "RANK_ID": "11"}
 MPIRUN = {"OMPI_COMM_WORLD_SIZE": "16", "OMPI_COMM_WORLD_LOCAL_RANK": "5"}
 
 
@@ -23,7 +24,7 @@ def launched(monkeypatch):
 
     def setup(target, **environment):
         asked = SimpleNamespace(device=None, joined=False, parallel={})
-        for name in ("MS_ROLE", "DEVICE_ID", "RANK_TABLE_FILE", *MPIRUN):
+        for name in ("MS_ROLE", "DEVICE_ID", "RANK_TABLE_FILE", *MPIRUN, *SIMULATION):
             monkeypatch.delenv(name, raising=False)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
@@ -48,12 +49,31 @@ def launched(monkeypatch):
     ],
 )
 def test_worker(launched, target, environment, number):
-    """A worker of any machine takes the device of its number on that machine, not of its rank, and means gradients."""
+    """A worker of any machine takes the device of its number on that machine, not of its rank, and means gradients.
+
+    The gradients go together: a collective for each parameter is slow.
+    """
     asked = launched(target, **environment)
     assert asked.device == (target, number)
     assert asked.joined
     assert asked.world == World(11, 16)
     assert asked.parallel["gradients_mean"] and asked.parallel["device_num"] == 16
+    assert asked.parallel["comm_fusion"]["allreduce"]["mode"] == "auto"
+
+
+@pytest.mark.parametrize("number", [0, 6])
+def test_simulated_rank(launched, number):
+    """In MindSpore's simulation a process is the rank it is told to be, for which msrun leaves MS_ROLE unset."""
+    asked = launched("Ascend", **SIMULATION, **({"DEVICE_ID": str(number)} if number else {}))
+    assert asked.joined and asked.device == ("Ascend", number)
+    assert asked.world == World(11, 16)
+
+
+@pytest.mark.parametrize("environment", [{"MS_SIMULATION_LEVEL": "1"}, {"RANK_SIZE": "16", "RANK_ID": "11"}])
+def test_half_a_simulation(launched, environment):
+    """A simulation of one device joins nothing, nor does a process with what an earlier job left."""
+    asked = launched("Ascend", **environment)
+    assert not asked.joined and asked.world == World(0, 1)
 
 
 @pytest.mark.parametrize("target", ["GPU", "Ascend"])
