@@ -49,9 +49,10 @@ expect() { # COUNT ARGUMENTS "$@"
     (($# - 2 >= $1)) || usage 2 "$2"
 }
 
-# Set `options` for an entry script.
+# Set `options` for an entry script, and `device`.
 configure() { # DEVICE CONFIG [DATA_DIR] [OPTIONS...]
     expect_file CONFIG "$2"
+    device=$1
     options=(--config "$2" --device_target "$1")
     shift 2
     if (($#)) && [[ $1 != --* ]]; then
@@ -73,6 +74,17 @@ choose_python() {
     fi
 }
 
+# Leave with a line unless what MindSpore needs of CANN is there.
+expect_device() {
+    [[ ${device:-} == Ascend ]] && ! is_dry_run || return 0
+    [[ -n ${ASCEND_HOME_PATH:-}${ASCEND_TOOLKIT_HOME:-} ]] ||
+        fail "the environment of CANN is not set (no ASCEND_HOME_PATH); run: source set_env.sh in CANN's folder"
+    local code='import importlib.util as u; print(*(n for n in ("hccl", "te", "sympy") if not u.find_spec(n)))' missing
+    missing=$("$python" -c "$code") || fail "$python does not run; set ACMIX_PYTHON to one that does"
+    [[ -z $missing ]] ||
+        fail "$python lacks CANN's Python packages ($missing); see \"The environment on Ascend\" in docs/training.md"
+}
+
 is_dry_run() {
     [[ ${DRY_RUN:-0} != 0 ]]
 }
@@ -89,6 +101,7 @@ run() {
 # Become this Python script of the clone, so that signals reach it.
 launch() { # SCRIPT [WORDS...]
     choose_python
+    expect_device
     local command=("$python" "$ROOT/$1" "${@:2}")
     show "${command[@]}"
     is_dry_run || exec "${command[@]}"

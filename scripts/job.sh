@@ -8,12 +8,15 @@ GONE='the scheduler is gone'
 train_distributed() { # DEVICE "$@"
     expect 2 "DEVICE_NUM CONFIG [DATA_DIR] [--resume auto|FILE] [--section.key VALUE ...]
        [--nnodes N --node_rank R --master_addr HOST [--master_port PORT]] [--rank_table_file FILE]
+       [--bind_core True|JSON] [--bind_numa True|FILE] [--cluster_time_out SECONDS]
   DEVICE_NUM         workers on this machine, one for each device
   --nnodes N         machines; start this script on each of them, with the same DEVICE_NUM
   --node_rank R      number of this machine, from 0 to N - 1; where workers 0 to DEVICE_NUM - 1 run is 0
   --master_addr HOST the machine where the workers meet, as the others reach it
   --master_port PORT the port there, the same on all machines; otherwise 8118, on one machine a free port
-  --rank_table_file FILE  the order of the workers, see docs/training.md" "${@:2}"
+  --rank_table_file FILE  the order of the workers, see docs/training.md
+  --bind_core, --bind_numa  keep workers to cores or memory of their own, as msrun does
+  --cluster_time_out SECONDS  how long workers wait for each other to start; otherwise 600" "${@:2}"
     is_count "$2" || fail "DEVICE_NUM $2: give the number of workers on this machine, one for each device"
     take_job_options "${@:3}"
     expect 1 CONFIG "${others[@]}"
@@ -31,8 +34,10 @@ is_count() { # WORD
 # Take what is for msrun out of the words and check it; set `others` to the rest.
 take_job_options() { # WORDS...
     nnodes=1 node_rank='' master_addr='' master_port=${MASTER_PORT:-} rank_table_file='' others=()
+    bind_core='' bind_numa='' cluster_time_out=''
+    local known='nnodes|node_rank|master_addr|master_port|rank_table_file|bind_core|bind_numa|cluster_time_out'
     while (($#)); do
-        if [[ $1 =~ ^--(nnodes|node_rank|master_addr|master_port|rank_table_file)(=.*)?$ ]]; then
+        if [[ $1 =~ ^--($known)(=.*)?$ ]]; then
             local name=${BASH_REMATCH[1]} value=${BASH_REMATCH[2]#=}
             if [[ $1 != *=* ]]; then
                 (($# > 1)) || fail "--$name takes a value: --$name VALUE"
@@ -56,11 +61,14 @@ take_job_options() { # WORDS...
     { is_count "$master_port" && ((1024 <= master_port && master_port <= 65535)); } ||
         fail "--master_port $master_port: give a free port from 1024 to 65535"
     [[ -z $rank_table_file ]] || expect_file --rank_table_file "$rank_table_file"
+    [[ -z $cluster_time_out || $cluster_time_out =~ ^-?[0-9]{1,9}$ ]] ||
+        fail "--cluster_time_out $cluster_time_out: give the seconds to wait for the other workers"
 }
 
 # Run a Python script of the clone as data-parallel workers, and leave with the exit code of the job.
 launch_workers() { # WORKERS_HERE LOG_DIR SCRIPT [WORDS...]
     choose_python
+    expect_device
     local bin log_dir=$2
     bin=$(dirname "$python")
     is_dry_run || [[ -x $bin/msrun && -x $bin/python ]] || fail "$bin has no msrun and python; install MindSpore there"
@@ -71,6 +79,9 @@ launch_workers() { # WORKERS_HERE LOG_DIR SCRIPT [WORDS...]
         --master_addr="$master_addr" --master_port="$master_port" --log_dir="$log_dir" --join=True --tail_worker_log=0
     )
     [[ -z $rank_table_file ]] || command+=(--rank_table_file="$rank_table_file")
+    [[ -z $bind_core ]] || command+=(--bind_core="$bind_core")
+    [[ -z $bind_numa ]] || command+=(--bind_numa="$bind_numa")
+    [[ -z $cluster_time_out ]] || command+=(--cluster_time_out="$cluster_time_out")
     command+=("$ROOT/$3" "${@:4}")
     show "${command[@]}"
     is_dry_run && return

@@ -97,9 +97,11 @@ def test_launch_lines_of_many_machines(here, device):
     ]
     assert re.fullmatch(r"--log_dir=logs/c-\d{8}-\d{6}-node3", msrun.split()[6])
     more = ["--master_port=9000", "--rank_table_file", "c.yaml"]
+    more += ["--bind_core", "True", "--bind_numa=True", "--cluster_time_out", 60]
     (command,) = commands(bash(script, 8, *nodes, *more, "c.yaml", "my data", **settings))
     assert " --master_port=9000 " in command
-    assert f" --rank_table_file=c.yaml {ROOT}/train.py " in command
+    rest = "--rank_table_file=c.yaml --bind_core=True --bind_numa=True --cluster_time_out=60"
+    assert f" {rest} {ROOT}/train.py " in command
     assert command.endswith(r" --data_dir my\ data")
 
 
@@ -144,6 +146,7 @@ def test_device_num(here, number):
         ("--master_port=65536", ["--master_port 65536"]),
         ("--master_port http", ["--master_port http"]),
         ("--rank_table_file x.json", ["--rank_table_file x.json"]),
+        ("--cluster_time_out soon", ["--cluster_time_out soon"]),
     ],
 )
 def test_bad_job(here, options, words):
@@ -178,6 +181,28 @@ def test_missing_python(here):
     refused(bash(SCRIPTS / "run_standalone_train_cpu.sh", "c.yaml", cwd=here, ACMIX_PYTHON="nopython"), "nopython")
     process = bash(SCRIPTS / "run_distribute_train_cpu.sh", 2, "c.yaml", cwd=here, ACMIX_PYTHON=here / "bin" / "python")
     refused(process, "msrun", str(here / "bin"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("run_standalone_train_ascend.sh", ["c.yaml"]),
+        ("run_distribute_train_ascend.sh", [2, "c.yaml"]),
+        ("run_eval_ascend.sh", ["c.yaml", "best.ckpt"]),
+    ],
+)
+def test_what_ascend_needs(here, name, arguments):
+    """Without CANN's environment or Python packages a launcher starts nothing and names the mend; others do not ask."""
+    settings = {"cwd": here, "ACMIX_PYTHON": here / "bin" / "python", "ASCEND_HOME_PATH": "", "ASCEND_TOOLKIT_HOME": ""}
+    refused(bash(SCRIPTS / name, *arguments, **settings), "ASCEND_HOME_PATH", "source set_env.sh")
+    program(here / "bin" / "python", "[[ $1 == -c ]] && echo hccl te; exit 0")
+    program(here / "bin" / "msrun", "exit 0")
+    there = {**settings, "ASCEND_HOME_PATH": "/cann"}
+    refused(bash(SCRIPTS / name, *arguments, **there), "(hccl te)", "docs/training.md")
+    assert bash(SCRIPTS / name, *arguments, **settings, DRY_RUN=1).returncode == 0
+    assert bash(SCRIPTS / name.replace("ascend", "gpu"), *arguments, **settings).returncode == 0
+    program(here / "bin" / "python", "exit 0")
+    assert bash(SCRIPTS / name, *arguments, **there).returncode == 0
 
 
 STEPS = ["train.py", "eval.py", "export.py", "infer.py"]
