@@ -67,6 +67,7 @@ def test_the_whole_function_in_a_current_onnx_file(swin):
     # Two in each block, three mergers, one after the patches and one before the head.
     assert count["LayerNormalization"] == 2 * 5 + 3 + 2 and count["Gelu"] == 5
     assert not {"Pow", "Sqrt", "Erf", "Sigmoid", "ReduceSumSquare"} & {*count}
+    assert card["atc"] == {"reads": False, "why_not": ["opset 20 is above 18", "Gelu is not among its operators"]}
     pixels = np.random.default_rng(3).integers(0, 256, (4, 27, 33, 1), np.uint8)
     images = ((pixels / 255 - 0.3) / 0.35).transpose(0, 3, 1, 2).astype(np.float32)
     expected = softmax(CheckpointModel(Path(swin.output_dir, "best.ckpt"), swin.model).logits(images))
@@ -96,7 +97,7 @@ def test_onnx_in_float16(pvt):
     assert 1e-6 < card["max_difference"] < 1e-2
     graph = onnx.load(path).graph
     assert onnx.TensorProto.FLOAT not in {tensor.data_type for tensor in graph.initializer}
-    assert not {"Cast", "Sqrt"} & {*operators(path)}
+    assert not {"Cast", "Sqrt"} & {*operators(path)} and card["atc"]["reads"]
     images = np.random.default_rng(3).standard_normal((4, 1, 32, 40)).astype(np.float16)
     model = OnnxModel(path)
     assert model.logits(images).dtype == np.float16
@@ -115,7 +116,7 @@ def test_mindir_in_float16(pvt):
 def test_any_number_of_images_in_the_oldest_opset(san):
     """Attention without softmax too takes any number of images."""
     path, card = export(san, "onnx", None)
-    assert card["max_difference"] < 1e-5 and onnx.load(path).opset_import[0].version == 11
+    assert card["max_difference"] < 1e-5 and onnx.load(path).opset_import[0].version == 11 and card["atc"]["reads"]
     images = np.random.default_rng(3).standard_normal((7, 1, 40, 32)).astype(np.float32)
     model = OnnxModel(path)
     one_by_one = np.concatenate([model.logits(image[None]) for image in images])
@@ -124,8 +125,9 @@ def test_any_number_of_images_in_the_oldest_opset(san):
 
 @pytest.mark.parametrize(("family", "opset"), [("san", 17), ("swin", 20), ("pvt", 11)])
 def test_opencv_reads_a_fixed_batch(request, family, opset):
-    """A runtime by others than onnxruntime's agrees with it; `test_deploy.py` has ACmix-ResNet."""
+    """A runtime by others than onnxruntime's agrees with it, and `atc` has its operators; ACmix-ResNet elsewhere."""
     path, card = export(request.getfixturevalue(family), "onnx", 2, opset=opset)
+    assert card["atc"]["reads"] == (opset <= 18)
     images = np.random.default_rng(3).standard_normal(card["input"]["shape"]).astype(np.float32)
     expected = OnnxModel(path).logits(images)
     assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max()
@@ -140,6 +142,8 @@ def test_int8(tmp_path):
     wishes = {"quantize": "int8", "calibration_dir": str(tmp_path / "images"), "preprocess": True}
     path, card = export(config, "onnx", 4, **wishes)
     assert path.name == "resnet26_32_b4_pixels_int8.onnx"
+    quantizing = [f"{name} is not among its operators" for name in ("DequantizeLinear", "QuantizeLinear")]
+    assert card["atc"] == {"reads": False, "why_not": quantizing}
     assert set(card["int8"]) == {"images", "agreement", "before", "after"} and card["int8"]["images"] == 10
     assert card["input"]["dtype"] == "uint8" and card["output"]["dtype"] == "float32"
     graph = onnx.load(path).graph

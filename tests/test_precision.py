@@ -133,14 +133,17 @@ def scaled_step(loss_scale):
     return network, optimizer, scaler, TrainStep(network, Mean(), optimizer, World(), scaler)
 
 
-@pytest.mark.parametrize("loss_scale", [1024.0, 0.0])
-def test_overflow_changes_nothing_and_is_survived(loss_scale):
-    """Protects a run from one bad step: no parameter and no learning rate moves, the next step counts again."""
+@pytest.mark.parametrize(("loss_scale", "pixel"), [(1024.0, np.inf), (0.0, np.nan), (0.0, 6e19)])
+def test_overflow_changes_nothing_and_is_survived(loss_scale, pixel):
+    """Protects a run from one bad step: no parameter and no learning rate moves, the next step counts again.
+
+    Bad is also a gradient that is finite but whose norm is not, as its square is too large for float32.
+    """
     ms.set_context(mode=ms.GRAPH_MODE)
     network, optimizer, scaler, step = scaled_step(loss_scale)
     before = scaler.scale_value.asnumpy().item()
     label = Tensor(np.zeros(1, np.int32))
-    step(Tensor(np.array([[np.inf, 1]], np.float32)), label)
+    step(Tensor(np.array([[pixel, 1]], np.float32)), label)
     np.testing.assert_array_equal(network.weight.asnumpy(), 1)
     assert int(optimizer.global_step.asnumpy()[0]) == 0
     assert scaler.scale_value.asnumpy().item() == (before if loss_scale else before / 2)
@@ -168,6 +171,31 @@ def test_scalers():
     assert isinstance(create_scaler(DeviceConfig(amp_level="O1", loss_scale=0.0)), amp.DynamicLossScaler)
     with pytest.raises(UserError, match="bfloat16: MindSpore convolves in it on Ascend and GPU only"):
         create_scaler(DeviceConfig(amp_level="O2", amp_dtype="bfloat16"))
+
+
+class NormPool(nn.Cell):
+    """What a network has around its convolutions, which CPU does not compute in bfloat16."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.pool = nn.BatchNorm2d(4), nn.MaxPool2d(2, 2)
+        self.layer_norm = nn.LayerNorm((4,))
+
+    def construct(self, x):
+        return self.layer_norm(self.pool(self.norm(x)))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_norms_and_pools_in_bfloat16(level):
+    """Protects bfloat16, for which no batch norm is defined and on Ascend no max pool: both compute in float32."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    x = Tensor(np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32))
+    expected = NormPool().set_train()(x).asnumpy()
+    network = NormPool()
+    mixed = mixed_precision(network, level, "bfloat16").set_train()
+    output = mixed(x)
+    assert output.dtype == ms.float32
+    assert np.abs(output.asnumpy() - expected).max() < 2e-2 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", ["resnet26", "acmix_resnet26", "acmix_san10"])

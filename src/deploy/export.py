@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from src.data.transforms import preprocessing
+from src.deploy.atc import atc_refusals
 from src.deploy.card import BATCH, INPUT, LOGITS, PROBABILITIES, card_classes, class_labels, sha256, write_card
 from src.deploy.classify import softmax
 from src.deploy.fold import fold
@@ -40,7 +41,8 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
     Returns:
         dict: path of each file -> its description. There `max_difference` is the largest difference from what the
         network computes, as a part of the largest number in that, None for AIR; `tolerance` is what was allowed, None
-        for int8, whose accuracy is in `int8`, see `quantize_and_judge`.
+        for int8, whose accuracy is in `int8`, see `quantize_and_judge`. Of ONNX files `atc` says whether CANN's
+        converter "reads" it, and "why_not", see `atc_refusals`.
 
     Raises:
         UserError: an unknown or impossible format, wishes that contradict each other, or a model, checkpoint or folder
@@ -114,9 +116,11 @@ def _ends(inputs, expected, options):
 
 
 def _write_onnx(serve, inputs, config, options, card, path):
-    """Write an ONNX file and return it, ready to run; `card` learns how accurate int8 is."""
+    """Write an ONNX file and return it, ready to run; `card` learns how accurate int8 is, and if `atc` reads it."""
     model = onnx_model(serve, inputs, options, card["output"]["name"])
     if options.quantize:
         model, card["int8"] = quantize_and_judge(model, config, card["preprocessing"], card_classes(card), options)
+    refusals = atc_refusals(model)
+    card["atc"] = {"reads": not refusals, "why_not": refusals}
     onnx.save(with_metadata(model, card), path)
     return OnnxModel(path)

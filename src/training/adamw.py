@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """AdamW, as its paper and PyTorch define it."""
 
-from mindspore import Tensor, ops
-from mindspore import dtype as mstype
+from mindspore import ops
 
 from src.training.adaptive import Adaptive
 
@@ -21,7 +20,7 @@ class AdamW(Adaptive):
         super().__init__(groups, learning_rate, betas, epsilon)
         self.fused = ops.AdamWeightDecay()
 
-    def update(self, i, gradient, rate, correction1, correction2):
+    def update(self, i, gradient, rate, shares, correction1, correction2):
         root2 = ops.sqrt(correction2)
         ratio = root2 / correction1
         return self.fused(
@@ -29,8 +28,8 @@ class AdamW(Adaptive):
             self.moment1[i],
             self.moment2[i],
             rate * ratio,
-            Tensor(self.beta1, mstype.float32),
-            Tensor(self.beta2, mstype.float32),
+            shares[0],
+            shares[2],
             self.epsilon * root2,
             self.decays[i] / ratio,
             gradient,

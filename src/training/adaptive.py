@@ -3,8 +3,10 @@
 
 import math
 
+from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
-from mindspore import nn, ops
+
+from src.training.momentum import TAKEN
 
 
 class Adaptive(nn.Optimizer):
@@ -15,6 +17,9 @@ class Adaptive(nn.Optimizer):
         learning_rate (list[float]): the rate of each step; `global_step` is the position in it.
         betas (sequence): the share of each average that a step keeps.
         epsilon (float): keeps the division finite.
+
+    Inputs:
+        gradients (tuple[Tensor]), is_taken (Tensor): see `Momentum`.
     """
 
     def __init__(self, groups, learning_rate, betas=(0.9, 0.999), epsilon=1e-8):
@@ -24,15 +29,23 @@ class Adaptive(nn.Optimizer):
         self.moment2 = self._parameters.clone(prefix="moment2", init="zeros")
         self.beta1, self.beta2, self.epsilon = betas[0], betas[1], epsilon
 
-    def construct(self, gradients):
+    def construct(self, gradients, is_taken=TAKEN):
         rates = self.get_lr()
-        self.assignadd(self.global_step, self.global_step_increase_tensor)
-        step = self.global_step.astype(mstype.float32).reshape(())
         # expm1 keeps all digits where beta^step is next to 1.
+        step = (self.global_step + 1).astype(mstype.float32).reshape(())
         correction1 = -ops.expm1(step * math.log(self.beta1))
         correction2 = -ops.expm1(step * math.log(self.beta2))
+        self.assignadd(self.global_step, is_taken.astype(mstype.int32).reshape(1))
+        taken = is_taken.astype(mstype.float32)
+        # Of each average what is kept of it and what comes in: 1 and 0 where the step is not taken.
+        shares = (
+            ops.select(is_taken, Tensor(self.beta1, mstype.float32), Tensor(1, mstype.float32)),
+            taken * (1 - self.beta1),
+            ops.select(is_taken, Tensor(self.beta2, mstype.float32), Tensor(1, mstype.float32)),
+            taken * (1 - self.beta2),
+        )
         done = ()
         for i, gradient in enumerate(gradients):
-            rate = rates[i] if self.is_group_lr else rates
-            done += (self.update(i, gradient, rate, correction1, correction2),)
+            rate = taken * (rates[i] if self.is_group_lr else rates)
+            done += (self.update(i, gradient, rate, shares, correction1, correction2),)
         return done

@@ -24,6 +24,7 @@ class Ema(nn.Cell):
 
     Inputs:
         step (Tensor): int32 (1,), updates so far, this one included: the optimiser's `global_step`.
+        is_taken (Tensor): bool (), whether this one is; the averages stay where it is not.
     """
 
     def __init__(self, network, decay):
@@ -34,9 +35,9 @@ class Ema(nn.Cell):
         self.averages = self.weights.clone(prefix="ema")
         self.swap = Swap(self.weights, self.averages)
 
-    def construct(self, step):
+    def construct(self, step, is_taken):
         step = step.astype(mstype.float32).reshape(())
-        rate = 1 - ops.minimum(self.decay, (1 + step) / (10 + step))
+        rate = is_taken.astype(mstype.float32) * (1 - ops.minimum(self.decay, (1 + step) / (10 + step)))
         done = ()
         for average, weight in zip(self.averages, self.weights):
             done += (ops.assign_add(average, rate * (weight - average)),)

@@ -18,10 +18,10 @@ class Lamb(Adaptive):
     too, and is deprecated.
     """
 
-    def update(self, i, gradient, rate, correction1, correction2):
+    def update(self, i, gradient, rate, shares, correction1, correction2):
         weight, decay = self._parameters[i], self.decays[i]
-        moment1 = self.beta1 * self.moment1[i] + (1 - self.beta1) * gradient
-        moment2 = self.beta2 * self.moment2[i] + (1 - self.beta2) * ops.square(gradient)
+        moment1 = shares[0] * self.moment1[i] + shares[1] * gradient
+        moment2 = shares[2] * self.moment2[i] + shares[3] * ops.square(gradient)
         direction = moment1 / correction1 / (ops.sqrt(moment2 / correction2) + self.epsilon)
         if decay > 0:
             direction = direction + decay * weight

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The optimiser, which parameters it decays, and how fast each may learn."""
 
-from mindspore import nn
-
 from src.training.adamw import AdamW
 from src.training.lamb import Lamb
+from src.training.momentum import Momentum
 
 # Last names of tables that are looked up or added, not multiplied with: decay would only flatten them.
 TABLES = ("position", "class_token")
@@ -55,7 +54,7 @@ def create_optimizer(network, config, lrs, layer_decay=1.0):
             group["lr"] = (lrs * group.pop("factor")).tolist()
     rates = lrs.tolist()
     if config.name == "momentum":
-        return nn.Momentum(groups, rates, config.momentum)
+        return Momentum(groups, rates, config.momentum)
     kind = {"adamw": AdamW, "lamb": Lamb}[config.name]
     return kind(groups, rates, (config.beta1, config.beta2), config.epsilon)
 

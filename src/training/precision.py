@@ -6,6 +6,8 @@ from mindspore import dtype as mstype
 
 from src.errors import UserError
 
+# What stays in float32. Of bfloat16 CANN has no maximum over windows, and no device a batch norm.
+_FLOAT32 = {"float16": amp.get_black_list(), "bfloat16": [*amp.get_black_list(), nn.MaxPool2d]}
 DTYPES = {"float16": mstype.float16, "bfloat16": mstype.bfloat16}
 # A dynamic scale begins here, halves at each overflow and doubles after so many steps without one.
 FIRST_SCALE, STEPS_TO_DOUBLE = 2.0**16, 2000
@@ -20,20 +22,27 @@ def mixed_precision(network, level, dtype="float16"):
 
     The parameters stay the same float32 objects under the same `Parameter.name`, so checkpoints do not depend on the
     level; the names by position in the tree (`parameters_and_names()`) do change.
+
+    In bfloat16 max pools stay in float32, as the norms do, whose input is cast in O1 too.
     """
+    if level == "O2":
+        return amp.custom_mixed_precision(network, black_list=_FLOAT32[dtype], dtype=DTYPES[dtype])
     if level == "O1":
         # MindSpore's own O1 rewrites the source of the Cells, and cannot read that of most transformers here.
-        for _, cell in network.cells_and_names():
-            if isinstance(cell, (nn.Conv2d, nn.Dense)):
-                cell.to_float(DTYPES[dtype])
-        return _Float32Output(network)
-    mixed = amp.auto_mixed_precision(network, level, DTYPES[dtype])
-    if level == "O3":
+        mixed = network
+        _compute_in(DTYPES[dtype], network, (nn.Conv2d, nn.Dense))
+    else:
+        mixed = amp.auto_mixed_precision(network, level, DTYPES[dtype])
+    if level == "O3" or (level, dtype) == ("O1", "bfloat16"):
         # MindSpore's own O3 has them in `dtype`, for which GPUs have no kernel.
-        for _, cell in network.cells_and_names():
-            if isinstance(cell, tuple(amp.get_black_list())):
-                cell.to_float(mstype.float32)
-    return _Float32Output(mixed) if level == "auto" else mixed
+        _compute_in(mstype.float32, network, tuple(_FLOAT32[dtype]))
+    return _Float32Output(mixed) if level in ("O1", "auto") else mixed
+
+
+def _compute_in(dtype, network, kinds):
+    for _, cell in network.cells_and_names():
+        if isinstance(cell, kinds):
+            cell.to_float(dtype)
 
 
 class _Float32Output(nn.Cell):
