@@ -21,7 +21,14 @@ settings.register_profile("patient", parent=settings(), deadline=None)
 settings.load_profile("patient")
 
 # Files of a minute and more: a worker that began one last would leave the others idle.
-LONGEST = {"test_readme_commands", "test_families_learn", "test_resume", "test_swin", "test_training"}
+LONGEST = {
+    "test_ascend_readiness",
+    "test_families_learn",
+    "test_readme_commands",
+    "test_resume",
+    "test_swin",
+    "test_training",
+}
 
 
 def pytest_collection_modifyitems(items):
