@@ -6,6 +6,8 @@ import functools
 import os
 import sys
 
+from src.mindspore_version import mindspore_mistake
+
 
 class UserError(Exception):
     """A mistake of the caller: the message is one line that names the thing and the mend."""
@@ -20,12 +22,15 @@ def did_you_mean(word, candidates):
 def entry_point(main):
     """Decorate `main()`: a `UserError` becomes `error: ...` on stderr and exit code 2, Ctrl-C exit code 130.
 
-    A reader that leaves early, as in `infer.py ... | head`, ends the script quietly.
+    A MindSpore that is not taken is such an error, before any of it is imported. A reader that leaves early, as in
+    `infer.py ... | head`, ends the script quietly.
     """
 
     @functools.wraps(main)
     def run(*args, **kwargs):
         try:
+            if mistake := mindspore_mistake():
+                raise UserError(mistake)
             return main(*args, **kwargs)
         except UserError as error:
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -18,6 +18,7 @@ GROUND = {
     "recipe_checks",
     "device",
     "cli",
+    "mindspore_version",
 }
 MAY_IMPORT = {
     "ops": {"ops"},

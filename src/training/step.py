@@ -98,7 +98,7 @@ class TrainStep(nn.Cell):
     def norm(self, gradients):
         """Return the Euclidean norm of all elements of the packed gradients together, float32 ()."""
         sums = ()
-        for squares in self.packing.unpack(ops.HyperMap()(ops.square, gradients)):
+        for squares in ops.HyperMap()(ops.square, gradients):
             # Row by row: on CPU ten times as fast as a sum over all axes at once.
             rows = squares if squares.ndim < 2 else squares.reshape(squares.shape[0], -1).sum(1)
             sums += (rows.sum(),)
