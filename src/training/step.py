@@ -71,7 +71,8 @@ class TrainStep(nn.Cell):
             norm = self.norm(gradients)
             is_finite = ops.isfinite(norm)
         else:
-            loss, gradients = self.scaler.unscale(loss), self.scaler.unscale(gradients)
+            loss = self.scaler.unscale(loss)
+            gradients = self.scaler.unscale(gradients)
             norm = self.norm(gradients)
             # Finite only if all gradients are; and of the Ascend 910A, whose numbers do not overflow, this asks a flag.
             is_finite = amp.all_finite((norm,))
