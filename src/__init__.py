@@ -8,6 +8,8 @@ import os
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 # The data module logs three lines for each unreadable image, which our own message names in one.
 os.environ.setdefault("MS_SUBMODULE_LOG_v", "{MD:4}")
+# MindSpore's own choice, which before 2.10 comes too late where onnx has been imported, and MindSpore then cannot be.
+os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 # Seconds one worker waits for the slowest: of MindSpore's 30 a long evaluation or save would be the end.
 os.environ.setdefault("MS_CPU_COMM_OP_TIMEOUT", "3600")
 if os.environ.get("MS_ROLE") == "MS_SCHED":

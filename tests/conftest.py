@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Set before MindSpore is imported: the CPU convolution kernels (README, "Environment requirements"), import path.
+"""Set before MindSpore and onnx are imported: what `src/__init__.py` sets, import path.
 
 And what several files of tests share; its imports stand inside, so that the settings come first.
 """
@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import src  # noqa: F401
 
 # Graphs are compiled inside of properties, and machines are shared: how long an example takes says nothing.
 settings.register_profile("patient", parent=settings(), deadline=None)

@@ -126,3 +126,11 @@ def test_mindspore_loads_with_our_settings():
             [sys.executable, "-c", code], env={**clean, **own}, cwd=ROOT, capture_output=True, text=True
         )
         assert done.stdout == f"{expected} True\n", done.stderr
+
+
+def test_onnx_may_be_imported_first():
+    """Before 2.10 MindSpore cannot be imported after it without our setting; there this fails when that is gone."""
+    clean = {name: value for name, value in os.environ.items() if name != "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"}
+    code = "import src, onnx, mindspore"
+    done = subprocess.run([sys.executable, "-c", code], env=clean, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
