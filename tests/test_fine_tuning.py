@@ -103,7 +103,7 @@ def test_each_optimizer_slows_the_first_layers(name):
         optimizer = create_optimizer(network, config, np.array([0.1, 0.2], np.float32), layer_decay)
         rng, before = np.random.default_rng(0), {p.name: p.asnumpy().copy() for p in network.trainable_params()}
         gradients = {name: rng.standard_normal(value.shape).astype(np.float32) for name, value in before.items()}
-        optimizer(tuple(ms.Tensor(gradients[p.name]) for p in optimizer.parameters))
+        optimizer(optimizer.flattening.flatten([ms.Tensor(gradients[p.name]) for p in optimizer.parameters]))
         return {p.name: p.asnumpy() - before[p.name] for p in network.trainable_params()}
 
     plain, slowed = moved(1.0), moved(0.5)

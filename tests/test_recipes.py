@@ -89,7 +89,7 @@ def test_lamb_is_the_published_formula():
     first, second = [0.0] * 4, [0.0] * 4
     for step, lr in enumerate(lrs.astype(np.float64), start=1):
         gradients = [rng.standard_normal(v.shape) * 10.0 ** rng.integers(-4, 3) for v in expected]
-        optimizer(tuple(ms.Tensor(g.astype(np.float32)) for g in gradients))
+        optimizer(optimizer.flattening.flatten([ms.Tensor(g.astype(np.float32)) for g in gradients]))
         for i, (parameter, gradient) in enumerate(zip(optimizer.parameters, gradients)):
             first[i] = 0.8 * first[i] + 0.2 * gradient
             second[i] = 0.99 * second[i] + 0.01 * gradient**2

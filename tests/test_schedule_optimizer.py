@@ -203,7 +203,7 @@ def test_adamw_is_the_published_formula(seed, decay, epsilon):
     first, second = [0.0, 0.0], [0.0, 0.0]
     for step, lr in enumerate(lrs, start=1):
         gradients = [rng.standard_normal(v.shape) * 10.0 ** rng.integers(-5, 3) for v in values]
-        optimizer(tuple(ms.Tensor(g.astype(np.float32)) for g in gradients))
+        optimizer(optimizer.flattening.flatten([ms.Tensor(g.astype(np.float32)) for g in gradients]))
         for i, (parameter, gradient) in enumerate(zip(optimizer.parameters, gradients)):
             first[i] = 0.8 * first[i] + 0.2 * gradient
             second[i] = 0.99 * second[i] + 0.01 * gradient**2

@@ -10,7 +10,7 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 
-from src.training.packing import Packing
+from src.training.flattening import Flattening
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,16 +29,21 @@ def test_the_step_is_one_graph_without_a_branch(tmp_path):
     assert "AdamWeightDecay" in operators and not {"Switch", "switch", "SwitchLayer"} & operators
 
 
-def test_packing_is_undone():
+def test_flattening_is_undone():
     """Protects gradients from landing at another parameter: any mix of shapes comes back in its order."""
-    for shapes in ([(3,), (2, 2), (), (1,), (2, 1, 3), (3,), (), (2, 2), (3,)], [(2, 2)], [(4,), ()], []):
-        random = np.random.default_rng(0)
-        tensors = [ms.Tensor(random.standard_normal(shape), ms.float32) for shape in shapes]
-        packing = Packing(tensors)
-        packed = packing.pack(tensors)
-        small = [shape for shape in shapes if len(shape) < 2]
-        assert len(packed) == len(shapes) - len(small) + len(set(small))
-        back = packing.unpack(packed)
-        assert [tensor.shape for tensor in back] == shapes
+    random = np.random.default_rng(0)
+    for groups in ([[(3,), (2, 2), (), (1,)], [(2, 1, 3), (3,), (), (32, 32)]], [[(32, 32)]], [[(4,), ()]], []):
+        groups = [[ms.Tensor(random.standard_normal(shape), ms.float32) for shape in group] for group in groups]
+        tensors = [tensor for group in groups for tensor in group]
+        flattening = Flattening(groups)
+        matrices = flattening.flatten(tensors)
+        assert len(matrices) == len(groups)
+        for matrix, group in zip(matrices, groups):
+            expected = np.concatenate([tensor.asnumpy().reshape(-1) for tensor in group])
+            assert matrix.shape[1] == 1024
+            np.testing.assert_array_equal(matrix.asnumpy().reshape(-1)[: expected.size], expected)
+            assert not matrix.asnumpy().reshape(-1)[expected.size :].any()
+        back = flattening.unflatten(matrices)
+        assert [tensor.shape for tensor in back] == [tensor.shape for tensor in tensors]
         for tensor, original in zip(back, tensors):
             np.testing.assert_array_equal(tensor.asnumpy(), original.asnumpy())

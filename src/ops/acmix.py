@@ -13,6 +13,8 @@ O(C^2), all that follows only O(C). So ACmix projects once and uses the result t
     output     alpha * attention + beta * convolution
 """
 
+import math
+
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
@@ -71,17 +73,38 @@ class WeightedSum(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        self.inner_product = ops.MatMul(transpose_b=True)
+        self.inner_product = InnerProduct()
 
     def construct(self, alpha, a, beta, b):
         return (alpha.astype(mstype.float32) * a + beta.astype(mstype.float32) * b).astype(a.dtype)
 
     def bprop(self, alpha, a, beta, b, out, dout):
         dout = dout.astype(mstype.float32)
-        row = dout.reshape(1, -1)
-        dalpha = self.inner_product(row, a.astype(mstype.float32).reshape(1, -1)).reshape(1)
-        dbeta = self.inner_product(row, b.astype(mstype.float32).reshape(1, -1)).reshape(1)
+        dalpha = self.inner_product(dout, a.astype(mstype.float32))
+        dbeta = self.inner_product(dout, b.astype(mstype.float32))
         return dalpha, (alpha * dout).astype(a.dtype), dbeta, (beta * dout).astype(b.dtype)
+
+
+class InnerProduct(nn.Cell):
+    """The sum of a * b over all elements, (1,), of two Tensors of one shape.
+
+    Both are cut into up to 16 rows; the trace of (rows of a) @ (rows of b)^T is the sum. That fills the matrix unit of
+    an Ascend, 16 x 16 x 16, of which a product of two single rows would use a 256th.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.matmul_transposed = ops.MatMul(transpose_b=True)
+
+    def construct(self, a, b):
+        rows = math.gcd(a.size, 16)
+        products = self.matmul_transposed(a.reshape(rows, -1), b.reshape(rows, -1)).reshape(1, -1)
+        return self.matmul_transposed(products, _flat_identity(rows)).reshape(1)
+
+
+@ops.constexpr
+def _flat_identity(rows):
+    return Tensor(np.eye(rows, dtype=np.float32).reshape(1, -1))
 
 
 class Mix(nn.Cell):
@@ -121,7 +144,9 @@ class Mix(nn.Cell):
             return self.attention(qkv)
         if not self.has_attention:
             return self.convolution(qkv)
-        return self.weighted_sum(self.alpha, self.attention(qkv), self.beta, self.convolution(qkv))
+        # Reshaped, they are read once; as Parameters, forward and backward each, for which MindSpore copies them.
+        alpha, beta = self.alpha.reshape(1), self.beta.reshape(1)
+        return self.weighted_sum(alpha, self.attention(qkv), beta, self.convolution(qkv))
 
 
 class ACmix(Mix):

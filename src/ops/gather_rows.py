@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A gather whose gradient is a gather."""
 
+import mindspore as ms
 from mindspore import nn, ops
 
 
@@ -17,6 +18,7 @@ class GatherRows(nn.Cell):
     def __init__(self, gaps=False):
         super().__init__()
         self.gaps = gaps
+        self.sums_one_by_one = ms.get_context("device_target") == "CPU" and not gaps
         # Far fewer nodes to compile than places[m].
         self.unstack = ops.Unstack()
 
@@ -25,12 +27,14 @@ class GatherRows(nn.Cell):
 
     def bprop(self, x, index, places, out, dout):
         if self.gaps:
-            # A sum reads more memory than the loop below, which takes long to compile for a large m.
             dout = ops.concat((dout, ops.zeros_like(dout[:, :1])), 1)
-            dx = ops.gather(dout, places.reshape(-1), 1).reshape(x.shape[0], -1, *x.shape[1:]).sum(1)
-        else:
+        if self.sums_one_by_one:
+            # A quarter of the time of the sum below, which has 2 kernels to launch instead of 2 m - 1.
             turns = self.unstack(places)
             dx = ops.gather(dout, turns[0], 1)
             for turn in turns[1:]:
                 dx = dx + ops.gather(dout, turn, 1)
+        else:
+            copies = ops.gather(dout, places.reshape(-1), 1)
+            dx = copies.reshape(x.shape[0], -1, *x.shape[1:]).sum(1) if places.shape[0] > 1 else copies
         return dx, ops.zeros_like(index), ops.zeros_like(places)

@@ -3,14 +3,15 @@
 
 Each query attends the k x k window around it, padded by reflection. Cut into blocks of queries, the map needs two
 batched matmuls per layer: a block of Q queries against the S distinct pixels its windows cover. Which of those a query
-sees, and how often, rides along in the first of them, as extra channels of queries and keys:
+sees, and how often, is a bias of the logits, the log-multiplicity:
 
-    logits = [query, row and column one-hot] @ [key, log(multiplicity)]^T
+    logits = query @ key^T + bias        bias = [row and column one-hot of the query] @ [log-multiplicity of the key]^T
 
 The paper's logit is q.(k_j + p_i - p_j) with the position encoding p = W_p (x, y). The part q.p_i is the same for every
 key, so softmax drops it (and the bias of p with it): what remains is a key k_j - p_j.
 """
 
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
@@ -30,47 +31,45 @@ def _constants(height, width, kernel, stride, dilation, channels):
         (Tensor(blocks.query), Tensor(blocks.query_places), bool((blocks.query_places == len(blocks.query)).any())),
         (Tensor(blocks.key), Tensor(blocks.key_places)),
         (Tensor(blocks.output), Tensor(blocks.output_places), bool((blocks.output_places == len(blocks.output)).any())),
-        Tensor(blocks.query_features[None]),
+        Tensor(np.broadcast_to(blocks.query_features, (blocks.count, *blocks.query_features.shape)).copy()),
         Tensor(blocks.key_features),
-        Tensor(blocks.location),
+        Tensor(-blocks.location),
     )
 
 
 class BlockAttention(nn.Cell):
-    """softmax([query, query_features] @ [key, key_features]^T) @ value, one matmul each.
+    """softmax(query @ key^T + bias) @ value.
 
-    Inputs: query (M, Q, d) already scaled, query_features (M, Q, f), key (M, S, d), key_features (M, S, f),
-    value (M, S, d). Outputs: (M, Q, d), and the weights (M, Q, S) that the gradient uses again. The features are
-    constants and get no gradient.
+    Inputs: query (M, Q, d) already scaled, key (M, S, d), value (M, S, d), bias (n, Q, S) float32 with M a multiple of
+    n. Outputs: (M, Q, d), and the weights (M, Q, S) that the gradient uses again. The bias is constant and gets none.
 
-    The gradient is written out because the softmax's own makes four passes over the weights where one is enough: with
-    delta = sum(dout * out), dlogits = weights * ([dout, -delta] @ [value, 1]^T).
+    The gradient is written out because the softmax's own makes four passes over the weights where two are enough: with
+    delta = sum(dout * out), dlogits = weights * (dout @ value^T - delta).
     """
 
     def __init__(self):
         super().__init__()
         self.softmax = ops.Softmax(-1)
-        self.concat = ops.Concat(-1)
         self.matmul = ops.BatchMatMul()
         self.matmul_transposed = ops.BatchMatMul(transpose_b=True)
         self.transposed_matmul = ops.BatchMatMul(transpose_a=True)
 
-    def construct(self, query, query_features, key, key_features, value):
-        logits = self.matmul_transposed(self.concat((query, query_features)), self.concat((key, key_features)))
+    def construct(self, query, key, value, bias):
         # Softmax in float32 whatever the rest computes in, here as in all of src.ops.
-        weights = self.softmax(logits.astype(mstype.float32)).astype(value.dtype)
+        logits = self.matmul_transposed(query, key).astype(mstype.float32)
+        logits = (logits.reshape(-1, bias.size) + bias.reshape(-1)).reshape(logits.shape)
+        weights = self.softmax(logits).astype(value.dtype)
         return self.matmul(weights, value), weights
 
-    def bprop(self, query, query_features, key, key_features, value, out, dout):
+    def bprop(self, query, key, value, bias, out, dout):
         # With amp_level "auto" each of these may have come in another type.
         attended, weights, dout = out[0].astype(value.dtype), out[1].astype(value.dtype), dout[0].astype(value.dtype)
         delta = (dout * attended).sum(-1, keepdims=True).astype(value.dtype)
-        values = self.concat((value, ops.ones_like(value[..., :1])))
-        dlogits = weights * self.matmul_transposed(self.concat((dout, -delta)), values)
+        dlogits = weights * (self.matmul_transposed(dout, value) - delta)
         dquery = self.matmul(dlogits, key.astype(value.dtype)).astype(query.dtype)
         dkey = self.transposed_matmul(dlogits, query.astype(value.dtype)).astype(key.dtype)
         dvalue = self.transposed_matmul(weights, dout)
-        return dquery, ops.zeros_like(query_features), dkey, ops.zeros_like(key_features), dvalue
+        return dquery, dkey, dvalue, ops.zeros_like(bias)
 
 
 class SlidingWindowAttention(nn.Cell):
@@ -103,11 +102,12 @@ class SlidingWindowAttention(nn.Cell):
         self.split = ops.Split(1, 3)
         self.swap = SwapAxes()
         self.gather, self.gather_some = GatherRows(), GatherRows(gaps=True)
+        self.bias = ops.BatchMatMul(transpose_b=True)
         self.attend = BlockAttention()
 
     def construct(self, qkv):
         batch, _, height, width = qkv.shape
-        n, queries, keys, outputs, query_features, key_features, location = _constants(
+        n, queries, keys, outputs, query_features, key_features, negative_location = _constants(
             height, width, self.kernel, self.stride, self.dilation, self.head_channels
         )
         d, maps = self.head_channels, batch * self.heads
@@ -115,16 +115,17 @@ class SlidingWindowAttention(nn.Cell):
         # Pixel by pixel, (maps, H*W, d).
         rows = self.swap(qkv.reshape(3 * maps, d, height * width)).reshape(batch, 3, -1)
         query, key, value = (part.reshape(maps, height * width, d) for part in self.split(rows))
-        key = key - self.to_positions(location, self.position.weight.astype(mstype.float32)).astype(key.dtype)
+        # Plus the negative: the gradient of a difference is one more pass over the map.
+        offset = self.to_positions(negative_location, self.position.weight.astype(mstype.float32))
+        key = key + offset.astype(key.dtype)
 
         # Block by block, (maps * n, Q or S, d).
         query = self.copy(query, queries).reshape(maps * n, -1, d) * d**-0.5
         key = self.gather(key, *keys).reshape(maps * n, -1, d)
         value = self.gather(value, *keys).reshape(maps * n, -1, d)
-        # ops.depend: without it the compiler folds the repeated copies into the graph and into exported files.
-        query_features = ops.tile(ops.depend(query_features, qkv).astype(query.dtype), (maps * n, 1, 1))
-        key_features = ops.tile(ops.depend(key_features, qkv).astype(query.dtype), (maps, 1, 1))
-        out = self.attend(query, query_features, key, key_features, value)[0]
+        # ops.depend: without it the compiler stores the product in the graph and in exported files.
+        bias = self.bias(ops.depend(query_features, qkv), key_features)
+        out = self.attend(query, key, value, bias)[0]
 
         out = self.swap(self.copy(out.reshape(maps, -1, d), outputs))
         return out.reshape(batch, self.channels, -(-height // self.stride), -(-width // self.stride))

@@ -20,7 +20,7 @@ class AdamW(Adaptive):
         super().__init__(groups, learning_rate, betas, epsilon)
         self.fused = ops.AdamWeightDecay()
 
-    def update(self, i, gradient, rate, shares, correction1, correction2):
+    def update_one(self, i, gradient, rate, shares, correction1, correction2):
         root2 = ops.sqrt(correction2)
         ratio = root2 / correction1
         return self.fused(

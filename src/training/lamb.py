@@ -18,7 +18,7 @@ class Lamb(Adaptive):
     too, and is deprecated.
     """
 
-    def update(self, i, gradient, rate, shares, correction1, correction2):
+    def update_one(self, i, gradient, rate, shares, correction1, correction2):
         weight, decay = self._parameters[i], self.decays[i]
         moment1 = shares[0] * self.moment1[i] + shares[1] * gradient
         moment2 = shares[2] * self.moment2[i] + shares[3] * ops.square(gradient)

@@ -1,35 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SGD with momentum that can leave a step out without a branch, as all optimisers here can."""
+"""SGD with momentum."""
 
-from mindspore import Tensor, nn, ops
-from mindspore import dtype as mstype
+from mindspore import ops
 
-TAKEN = Tensor(True)
+from src.training.flat_optimizer import FlatOptimizer
+from src.training.read import Read
 
 
-class Momentum(nn.Momentum):
-    """`nn.Momentum`; of a step that is not taken every number is such that nothing changes (a zero may lose its sign).
+class Momentum(FlatOptimizer):
+    """SGD with momentum (Sutskever et al., ICML 2013), the weight decay being part of the gradient.
 
-    velocity = momentum * velocity + gradient + weight_decay * w        w -= lr * velocity
+        velocity = momentum * velocity + gradient + weight_decay * w        w -= lr * velocity
 
-    With zeros for gradient, decay and rate, and a momentum of 1, both lines give back what was there. A branch in the
-    graph would do the same, but MindSpore builds none for Ascend on a host of few cores.
+    A step that is not taken has zeros for gradient, decay and rate, and a momentum of 1: both lines give back what was
+    there.
 
-    Inputs:
-        gradients (tuple[Tensor]): of the parameters; zeros where the step is not taken.
-        is_taken (Tensor): bool (), whether the step is taken and counted.
+    Args:
+        groups (list[dict]), learning_rate (list[float]): see `FlatOptimizer`.
+        momentum (float): the share of the velocity that a step keeps.
     """
 
-    def construct(self, gradients, is_taken=TAKEN):
-        rates = self.get_lr()
-        self.assignadd(self.global_step, is_taken.astype(mstype.int32).reshape(1))
-        taken = is_taken.astype(mstype.float32)
-        momentum = ops.select(is_taken, self.momentum, ops.ones_like(taken))
-        decayed, done = (), ()
-        for i, gradient in enumerate(gradients):
-            decay = taken * self.weight_decay[i]
-            decayed += (self.params[i] * decay + gradient if self.decay_flags[i] else gradient,)
-        for i, gradient in enumerate(decayed):
-            rate = taken * (rates[i] if self.is_group_lr else rates)
-            done += (self.opt(self.params[i], self.moments[i], rate, gradient, momentum),)
+    def __init__(self, groups, learning_rate, momentum):
+        super().__init__(groups, learning_rate)
+        self.momentum = momentum
+        self.moments = self._parameters.clone(prefix="moments", init="zeros")
+        self.opt = ops.ApplyMomentum()
+        self.read = Read()
+
+    def update(self, gradients, rates, is_taken, taken):
+        momentum, decayed, first, done = self.kept(self.momentum, is_taken), (), 0, ()
+        for gradient, decay, shapes in zip(gradients, self.group_decays, self.flattening.groups):
+            if decay > 0:
+                weights = ()
+                for i in range(first, first + len(shapes)):
+                    weights += (self.read(self._parameters[i], self.moments[i]),)
+                gradient = self.flattening.flatten_group(weights) * (taken * decay) + gradient
+            decayed += (gradient,)
+            first += len(shapes)
+        for i, gradient in enumerate(self.flattening.unflatten(decayed)):
+            done += (self.opt(self._parameters[i], self.moments[i], rates[i], gradient, momentum),)
         return done

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the optimisers here have in common: flat gradients, and steps that can be left out without a branch."""
+
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+
+from src.training.flattening import Flattening
+
+TAKEN = Tensor(True)
+
+
+class FlatOptimizer(nn.Optimizer):
+    """Takes the gradients of each group of parameters as one matrix; a subclass has the rule of the `update`.
+
+    Where a step is not taken, every number of it is such that nothing changes (but that a zero may lose its sign). A
+    branch in the graph would do the same; MindSpore builds none for Ascend on a host of few cores.
+
+    Args:
+        groups (list[dict]): "params", "weight_decay" and perhaps "lr" of each group, see `parameter_groups`.
+        learning_rate (list[float]): the rate of each step; `global_step` is the position in it.
+
+    Attributes:
+        flattening (Flattening): of the gradients.
+
+    Inputs:
+        gradients (tuple[Tensor]): of the parameters, flattened; zeros where the step is not taken.
+        is_taken (Tensor): bool (), whether the step is taken and counted.
+    """
+
+    def __init__(self, groups, learning_rate):
+        super().__init__(learning_rate, groups)
+        self.flattening = Flattening([group["params"] for group in groups])
+        self.group_decays = tuple(float(group["weight_decay"]) for group in groups)
+
+    def construct(self, gradients, is_taken=TAKEN):
+        taken, lr, rates = is_taken.astype(mstype.float32), self.get_lr(), ()
+        for i in range(len(self._parameters)):
+            rates += (taken * (lr[i] if self.is_group_lr else lr),)
+        done = self.update(gradients, rates, is_taken, taken)
+        return ops.depend(done, self.assignadd(self.global_step, is_taken.astype(mstype.int32).reshape(1)))
+
+    def kept(self, share, is_taken):
+        """The share of an average that a step keeps: all of it where the step is not taken. float32 ()."""
+        return ops.select(is_taken, Tensor(share, mstype.float32), Tensor(1, mstype.float32))
+
+    def update(self, gradients, rates, is_taken, taken):
+        """Change the parameters.
+
+        Args:
+            gradients (tuple[Tensor]), is_taken (Tensor): the inputs.
+            rates (tuple[Tensor]): float32 (), the learning rate of each parameter, 0 where the step is not taken.
+            taken (Tensor): `is_taken` as float32.
+        """
+        raise NotImplementedError
