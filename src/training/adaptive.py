@@ -25,7 +25,7 @@ class Adaptive(FlatOptimizer):
         self.moment2 = self._parameters.clone(prefix="moment2", init="zeros")
         self.beta1, self.beta2, self.epsilon = betas[0], betas[1], epsilon
 
-    def update(self, gradients, rates, is_taken, taken):
+    def update(self, gradients, lr, is_taken, taken):
         # expm1 keeps all digits where beta^step is next to 1.
         step = (self.global_step + 1).astype(mstype.float32).reshape(())
         correction1 = -ops.expm1(step * math.log(self.beta1))
@@ -34,6 +34,7 @@ class Adaptive(FlatOptimizer):
         kept1, kept2 = self.kept(self.beta1, is_taken), self.kept(self.beta2, is_taken)
         shares = (kept1, taken * (1 - self.beta1), kept2, taken * (1 - self.beta2))
         done = ()
-        for i, gradient in enumerate(self.flattening.unflatten(gradients)):
-            done += (self.update_one(i, gradient, rates[i], shares, correction1, correction2),)
+        for i, vector in enumerate(self.flattening.vectors(gradients)):
+            gradient, rate = vector.reshape(self._parameters[i].shape), self.rate(lr, i, taken)
+            done += (self.update_one(i, gradient, rate, shares, correction1, correction2),)
         return done

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the optimisers here have in common: flat gradients, and steps that can be left out without a branch."""
 
-from mindspore import Tensor, nn, ops
+from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src.training.flattening import Flattening
@@ -32,23 +32,30 @@ class FlatOptimizer(nn.Optimizer):
         self.flattening = Flattening([group["params"] for group in groups])
         self.group_decays = tuple(float(group["weight_decay"]) for group in groups)
 
+    def by_group(self, parameters):
+        """Return a ParameterTuple for each group, of what belongs to the parameters."""
+        ends = self.flattening.ends
+        return [ParameterTuple(parameters[first:end]) for first, end in zip((0, *ends), ends)]
+
     def construct(self, gradients, is_taken=TAKEN):
-        taken, lr, rates = is_taken.astype(mstype.float32), self.get_lr(), ()
-        for i in range(len(self._parameters)):
-            rates += (taken * (lr[i] if self.is_group_lr else lr),)
-        done = self.update(gradients, rates, is_taken, taken)
+        taken = is_taken.astype(mstype.float32)
+        done = self.update(gradients, self.get_lr(), is_taken, taken)
         return ops.depend(done, self.assignadd(self.global_step, is_taken.astype(mstype.int32).reshape(1)))
+
+    def rate(self, lr, i, taken):
+        """The learning rate of the parameter of number i, 0 where the step is not taken. float32 ()."""
+        return taken * (lr[i] if self.is_group_lr else lr)
 
     def kept(self, share, is_taken):
         """The share of an average that a step keeps: all of it where the step is not taken. float32 ()."""
         return ops.select(is_taken, Tensor(share, mstype.float32), Tensor(1, mstype.float32))
 
-    def update(self, gradients, rates, is_taken, taken):
+    def update(self, gradients, lr, is_taken, taken):
         """Change the parameters.
 
         Args:
             gradients (tuple[Tensor]), is_taken (Tensor): the inputs.
-            rates (tuple[Tensor]): float32 (), the learning rate of each parameter, 0 where the step is not taken.
+            lr (Tensor, tuple[Tensor]): for `rate`.
             taken (Tensor): `is_taken` as float32.
         """
         raise NotImplementedError

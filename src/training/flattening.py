@@ -10,9 +10,19 @@ from mindspore.ops.auto_generate import SplitWithSize
 # Elements to a row: on CPU a sum row by row is ten times as fast as one over all elements at once.
 ROW = 1024
 
+_vector = ops.MultitypeFuncGraph("vector")
+
+
+@_vector.register("Tensor")
+def _(tensor):
+    return tensor.reshape(-1)
+
 
 class Flattening(nn.Cell):
     """Joins the tensors of each group end to end, into the rows of one matrix, zeros behind the last.
+
+    Loops over all parameters are `HyperMap`s: in a `for` each turn is a call within that of the turn before, of which
+    MindSpore takes a thousand.
 
     Args:
         groups (sequence): of sequences of Parameters, whose shapes the tensors have; all float32.
@@ -20,39 +30,42 @@ class Flattening(nn.Cell):
 
     def __init__(self, groups):
         super().__init__(auto_prefix=False)
-        self.groups = tuple(tuple(parameter.shape for parameter in group) for group in groups)
-        sizes = [[math.prod(shape) for shape in group] for group in self.groups]
+        sizes = [[math.prod(parameter.shape) for parameter in group] for group in groups]
+        self.ends = tuple(sum(len(group) for group in groups[: i + 1]) for i in range(len(groups)))
         self.sizes = tuple((*group, -sum(group) % ROW) for group in sizes)
+        self.map = ops.HyperMap()
         self.split = SplitWithSize()
-        self.on_cpu = ms.get_context("device_target") == "CPU"
+        # MindSpore 2.7 has no kernel on CPU that makes all pieces at once. And not `mint.split`: next to a view MindSpore
+        # copies each Parameter wherever it is read.
+        self.slices = ms.get_context("device_target") == "CPU" and ms.__version__.startswith(("2.7.", "2.8."))
 
     def flatten(self, tensors):
         """Return a matrix (rows, 1024) for each group, of all tensors group by group."""
         matrices, first = (), 0
-        for shapes in self.groups:
-            matrices += (self.flatten_group(tensors[first : first + len(shapes)]),)
-            first += len(shapes)
+        for i, end in enumerate(self.ends):
+            matrices += (self.flatten_group(tensors[first:end], i),)
+            first = end
         return matrices
 
-    def flatten_group(self, tensors):
-        """Return the matrix (rows, 1024) of the tensors of one group."""
-        vectors, size = (), 0
-        for tensor in tensors:
-            vectors += (tensor if tensor.ndim == 1 else tensor.reshape(-1),)
-            size += tensor.size
-        if size % ROW > 0:
-            vectors += (ops.zeros(-size % ROW, tensors[0].dtype),)
+    def flatten_group(self, tensors, i):
+        """Return the matrix (rows, 1024) of the tensors of the group of number i."""
+        vectors, filling = self.map(_vector, tensors), self.sizes[i][-1]
+        if filling > 0:
+            vectors += (ops.zeros(filling, tensors[0].dtype),)
         return ops.concat(vectors).reshape(-1, ROW)
 
-    def unflatten(self, matrices):
-        """Return the tuple of tensors whose `flatten` is `matrices`."""
-        tensors = ()
-        for shapes, sizes, matrix in zip(self.groups, self.sizes, matrices):
-            for shape, vector in zip(shapes, self.cut(matrix.reshape(-1), sizes)):
-                tensors += (vector if len(shape) == 1 else vector.reshape(shape),)
-        return tensors
+    def vectors(self, matrices):
+        """Return the tuple of tensors whose `flatten` is `matrices`, each as a vector (n,)."""
+        vectors = ()
+        for sizes, matrix in zip(self.sizes, matrices):
+            vectors += self.cut(matrix.reshape(-1), sizes)[:-1]
+        return vectors
 
     def cut(self, vector, sizes):
-        # MindSpore 2.7 has no kernel on CPU that makes all pieces at once. And not `mint.split`: next to a view
-        # MindSpore copies each Parameter wherever it is read.
-        return ops.split(vector, sizes) if self.on_cpu else self.split(vector, sizes, 0)
+        if not self.slices:
+            return self.split(vector, sizes, 0)
+        pieces, first = (), 0
+        for size in sizes:
+            pieces += (ops.slice(vector, (first,), (size,)),)
+            first += size
+        return pieces

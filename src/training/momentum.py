@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SGD with momentum."""
 
-from mindspore import ops
+from mindspore import ParameterTuple, ops
 
 from src.training.flat_optimizer import FlatOptimizer
 from src.training.read import Read
@@ -24,19 +24,20 @@ class Momentum(FlatOptimizer):
         super().__init__(groups, learning_rate)
         self.momentum = momentum
         self.moments = self._parameters.clone(prefix="moments", init="zeros")
-        self.opt = ops.ApplyMomentum()
+        self.weights = self.by_group(self._parameters)
+        self.velocities = self.by_group(self.moments)
         self.read = Read()
+        self.opt = ops.ApplyMomentum()
 
-    def update(self, gradients, rates, is_taken, taken):
-        momentum, decayed, first, done = self.kept(self.momentum, is_taken), (), 0, ()
-        for gradient, decay, shapes in zip(gradients, self.group_decays, self.flattening.groups):
+    def update(self, gradients, lr, is_taken, taken):
+        momentum, decayed, done = self.kept(self.momentum, is_taken), (), ()
+        for i, gradient in enumerate(gradients):
+            decay = self.group_decays[i]
             if decay > 0:
-                weights = ()
-                for i in range(first, first + len(shapes)):
-                    weights += (self.read(self._parameters[i], self.moments[i]),)
-                gradient = self.flattening.flatten_group(weights) * (taken * decay) + gradient
+                weights = self.flattening.flatten_group(self.read(self.weights[i], self.velocities[i]), i)
+                gradient = weights * (taken * decay) + gradient
             decayed += (gradient,)
-            first += len(shapes)
-        for i, gradient in enumerate(self.flattening.unflatten(decayed)):
-            done += (self.opt(self._parameters[i], self.moments[i], rates[i], gradient, momentum),)
+        for i, vector in enumerate(self.flattening.vectors(decayed)):
+            weight, rate = self._parameters[i], self.rate(lr, i, taken)
+            done += (self.opt(weight, self.moments[i], rate, vector.reshape(weight.shape), momentum),)
         return done

@@ -1,23 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The value of a Parameter that the same graph has read before."""
+"""The values of Parameters that the same graph has read before."""
 
 from mindspore import nn, ops
 
+_read = ops.MultitypeFuncGraph("read")
+
+
+@_read.register("Function", "Tensor", "Tensor")
+def _(descend, parameter, direction):
+    return descend(parameter, 0.0, direction)
+
 
 class Read(nn.Cell):
-    """Give the value of a Parameter as it is by now.
+    """Give the values of Parameters as they are by now.
 
-    By its name it would be the second reading in the graph, between which MindSpore cannot see that nothing changes:
-    it would copy the Parameter both times, on every device. A descent of length 0 is one pass, and changes nothing.
+    By its name each would be read a second time in the graph, where MindSpore cannot see that nothing changes between
+    and copies it both times. A descent of length 0 is one pass, and changes nothing.
 
     Inputs:
-        parameter (Parameter): float32.
-        direction (Tensor): of its shape, finite.
+        parameters (ParameterTuple): float32.
+        directions (tuple[Tensor]): of their shapes, finite.
     """
 
     def __init__(self):
         super().__init__(auto_prefix=False)
         self.descend = ops.ApplyGradientDescent()
+        self.map = ops.HyperMap()
 
-    def construct(self, parameter, direction):
-        return self.descend(parameter, 0.0, direction)
+    def construct(self, parameters, directions):
+        return self.map(ops.partial(_read, self.descend), parameters, directions)

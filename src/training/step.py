@@ -8,6 +8,13 @@ from mindspore import dtype as mstype
 from src.training.flattening import Flattening
 from src.training.read import Read
 
+_assign = ops.MultitypeFuncGraph("assign")
+
+
+@_assign.register("Tensor", "Tensor")
+def _(parameter, value):
+    return ops.assign(parameter, value)
+
 
 class TrainStep(nn.Cell):
     """Update the parameters once; where the gradients are not finite, change neither them nor the norms' averages.
@@ -49,7 +56,7 @@ class TrainStep(nn.Cell):
         self.statistics = ParameterTuple(_statistics(network))
         self.flattening = Flattening([self.statistics] if self.statistics else [])
         self.zeros = tuple(Tensor(np.zeros(average.shape, np.float32)) for average in self.statistics)
-        self.read = Read()
+        self.read, self.map = Read(), ops.HyperMap()
         self.mul_no_nan = ops.MulNoNan()  # zero times NaN is zero
         self.value_and_gradients = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters)
         self.mean_over_workers = (
@@ -108,14 +115,10 @@ class TrainStep(nn.Cell):
 
     def keep_statistics(self, before, is_finite):
         """Give the batch norms back the averages of `before` where the gradients are not finite."""
-        now, kept, done = (), (), ()
-        for average, zeros in zip(self.statistics, self.zeros):
-            now += (self.read(average, zeros),)
-        for new, old in zip(self.flattening.flatten(now), before):
+        now, kept = self.flattening.flatten(self.read(self.statistics, self.zeros)), ()
+        for new, old in zip(now, before):
             kept += (ops.select(is_finite, new, old),)
-        for average, value in zip(self.statistics, self.flattening.unflatten(kept)):
-            done += (ops.assign(average, value),)
-        return done
+        return self.map(_assign, self.statistics, self.flattening.vectors(kept))
 
     def update(self, gradients, norm, is_finite):
         """Clip the flat gradients and move the parameters along them; without a branch, see `Momentum`."""
