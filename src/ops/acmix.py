@@ -73,33 +73,22 @@ class WeightedSum(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        self.inner_product = InnerProduct()
+        self.matmul_transposed = ops.MatMul(transpose_b=True)
 
     def construct(self, alpha, a, beta, b):
         return (alpha.astype(mstype.float32) * a + beta.astype(mstype.float32) * b).astype(a.dtype)
 
     def bprop(self, alpha, a, beta, b, out, dout):
         dout = dout.astype(mstype.float32)
-        dalpha = self.inner_product(dout, a.astype(mstype.float32))
-        dbeta = self.inner_product(dout, b.astype(mstype.float32))
+        # An inner product is the trace of X @ Y^T, where X and Y hold the numbers in up to 16 rows. That fills the
+        # matrix unit of an Ascend, 16 x 16 x 16, of which two single rows would use a 256th. (No function of its own:
+        # mixed precision would cast what it is given.)
+        rows = math.gcd(dout.size, 16)
+        of_a = self.matmul_transposed(dout.reshape(rows, -1), a.astype(mstype.float32).reshape(rows, -1))
+        of_b = self.matmul_transposed(dout.reshape(rows, -1), b.astype(mstype.float32).reshape(rows, -1))
+        dalpha = self.matmul_transposed(of_a.reshape(1, -1), _flat_identity(rows)).reshape(1)
+        dbeta = self.matmul_transposed(of_b.reshape(1, -1), _flat_identity(rows)).reshape(1)
         return dalpha, (alpha * dout).astype(a.dtype), dbeta, (beta * dout).astype(b.dtype)
-
-
-class InnerProduct(nn.Cell):
-    """The sum of a * b over all elements, (1,), of two Tensors of one shape.
-
-    Both are cut into up to 16 rows; the trace of (rows of a) @ (rows of b)^T is the sum. That fills the matrix unit of
-    an Ascend, 16 x 16 x 16, of which a product of two single rows would use a 256th.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.matmul_transposed = ops.MatMul(transpose_b=True)
-
-    def construct(self, a, b):
-        rows = math.gcd(a.size, 16)
-        products = self.matmul_transposed(a.reshape(rows, -1), b.reshape(rows, -1)).reshape(1, -1)
-        return self.matmul_transposed(products, _flat_identity(rows)).reshape(1)
 
 
 @ops.constexpr

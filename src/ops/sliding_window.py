@@ -50,6 +50,8 @@ class BlockAttention(nn.Cell):
     def __init__(self):
         super().__init__()
         self.softmax = ops.Softmax(-1)
+        # Not `+`: of two shapes, on CPU it keeps a tensor as large as the sum for the life of the graph.
+        self.add_to_each = ops.BiasAdd()
         self.matmul = ops.BatchMatMul()
         self.matmul_transposed = ops.BatchMatMul(transpose_b=True)
         self.transposed_matmul = ops.BatchMatMul(transpose_a=True)
@@ -57,15 +59,17 @@ class BlockAttention(nn.Cell):
     def construct(self, query, key, value, bias):
         # Softmax in float32 whatever the rest computes in, here as in all of src.ops.
         logits = self.matmul_transposed(query, key).astype(mstype.float32)
-        logits = (logits.reshape(-1, bias.size) + bias.reshape(-1)).reshape(logits.shape)
-        weights = self.softmax(logits).astype(value.dtype)
+        bias = bias.astype(mstype.float32).reshape(-1)
+        biased = self.add_to_each(logits.reshape(-1, bias.size), bias)
+        weights = self.softmax(biased.reshape(logits.shape)).astype(value.dtype)
         return self.matmul(weights, value), weights
 
     def bprop(self, query, key, value, bias, out, dout):
         # With amp_level "auto" each of these may have come in another type.
         attended, weights, dout = out[0].astype(value.dtype), out[1].astype(value.dtype), dout[0].astype(value.dtype)
-        delta = (dout * attended).sum(-1, keepdims=True).astype(value.dtype)
-        dlogits = weights * (self.matmul_transposed(dout, value) - delta)
+        delta = (dout * attended).sum(-1).astype(value.dtype).reshape(-1)
+        dweights = self.matmul_transposed(dout, value).reshape(1, -1, value.shape[1])
+        dlogits = weights * self.add_to_each(dweights, -delta).reshape(weights.shape)
         dquery = self.matmul(dlogits, key.astype(value.dtype)).astype(query.dtype)
         dkey = self.transposed_matmul(dlogits, query.astype(value.dtype)).astype(key.dtype)
         dvalue = self.transposed_matmul(weights, dout)
@@ -124,7 +128,7 @@ class SlidingWindowAttention(nn.Cell):
         key = self.gather(key, *keys).reshape(maps * n, -1, d)
         value = self.gather(value, *keys).reshape(maps * n, -1, d)
         # ops.depend: without it the compiler stores the product in the graph and in exported files.
-        bias = self.bias(ops.depend(query_features, qkv), key_features)
+        bias = ops.stop_gradient(self.bias(ops.depend(query_features, qkv), key_features))
         out = self.attend(query, key, value, bias)[0]
 
         out = self.swap(self.copy(out.reshape(maps, -1, d), outputs))

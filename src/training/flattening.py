@@ -35,8 +35,8 @@ class Flattening(nn.Cell):
         self.sizes = tuple((*group, -sum(group) % ROW) for group in sizes)
         self.map = ops.HyperMap()
         self.split = SplitWithSize()
-        # MindSpore 2.7 has no kernel on CPU that makes all pieces at once. And not `mint.split`: next to a view MindSpore
-        # copies each Parameter wherever it is read.
+        # MindSpore 2.7 has no kernel on CPU that makes all pieces at once. And not `mint.split`: next to a view
+        # MindSpore copies each Parameter wherever it is read.
         self.slices = ms.get_context("device_target") == "CPU" and ms.__version__.startswith(("2.7.", "2.8."))
 
     def flatten(self, tensors):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SGD with momentum."""
 
-from mindspore import ParameterTuple, ops
+from mindspore import ops
 
 from src.training.flat_optimizer import FlatOptimizer
 from src.training.read import Read
