@@ -3,8 +3,8 @@
 
 import math
 
+from mindspore import Tensor, ops
 from mindspore import dtype as mstype
-from mindspore import ops
 
 from src.training.flat_optimizer import FlatOptimizer
 
@@ -31,7 +31,8 @@ class Adaptive(FlatOptimizer):
         correction1 = -ops.expm1(step * math.log(self.beta1))
         correction2 = -ops.expm1(step * math.log(self.beta2))
         # Of each average what is kept of it and what comes in: 1 and 0 where the step is not taken.
-        kept1, kept2 = self.kept(self.beta1, is_taken), self.kept(self.beta2, is_taken)
+        kept1 = self.kept(Tensor(self.beta1, mstype.float32), is_taken)
+        kept2 = self.kept(Tensor(self.beta2, mstype.float32), is_taken)
         shares = (kept1, taken * (1 - self.beta1), kept2, taken * (1 - self.beta2))
         done = ()
         for i, vector in enumerate(self.flattening.vectors(gradients)):

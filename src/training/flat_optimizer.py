@@ -47,8 +47,8 @@ class FlatOptimizer(nn.Optimizer):
         return taken * (lr[i] if self.is_group_lr else lr)
 
     def kept(self, share, is_taken):
-        """The share of an average that a step keeps: all of it where the step is not taken. float32 ()."""
-        return ops.select(is_taken, Tensor(share, mstype.float32), Tensor(1, mstype.float32))
+        """Of an average, the share (float32 ()) that a step keeps: all of it where the step is not taken."""
+        return ops.select(is_taken, share, ops.ones_like(share))
 
     def update(self, gradients, lr, is_taken, taken):
         """Change the parameters.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """SGD with momentum."""
 
-from mindspore import ops
+from mindspore import Parameter, Tensor, ops
+from mindspore import dtype as mstype
 
 from src.training.flat_optimizer import FlatOptimizer
 from src.training.read import Read
@@ -22,7 +23,7 @@ class Momentum(FlatOptimizer):
 
     def __init__(self, groups, learning_rate, momentum):
         super().__init__(groups, learning_rate)
-        self.momentum = momentum
+        self.momentum = Parameter(Tensor(momentum, mstype.float32), name="momentum")
         self.moments = self._parameters.clone(prefix="moments", init="zeros")
         self.weights = self.by_group(self._parameters)
         self.velocities = self.by_group(self.moments)
