@@ -73,6 +73,16 @@ class WeightedSum(nn.Cell):
 
     def __init__(self):
         super().__init__()
+        self.sum_of_values = _WeightedSum()
+
+    def construct(self, alpha, a, beta, b):
+        # Values, read once; Parameters would be read forward and backward each, for which MindSpore copies them.
+        return self.sum_of_values(alpha.reshape(1), a, beta.reshape(1), b)
+
+
+class _WeightedSum(nn.Cell):
+    def __init__(self):
+        super().__init__()
         self.matmul_transposed = ops.MatMul(transpose_b=True)
 
     def construct(self, alpha, a, beta, b):
@@ -133,9 +143,7 @@ class Mix(nn.Cell):
             return self.attention(qkv)
         if not self.has_attention:
             return self.convolution(qkv)
-        # Reshaped, they are read once; as Parameters, forward and backward each, for which MindSpore copies them.
-        alpha, beta = self.alpha.reshape(1), self.beta.reshape(1)
-        return self.weighted_sum(alpha, self.attention(qkv), beta, self.convolution(qkv))
+        return self.weighted_sum(self.alpha, self.attention(qkv), self.beta, self.convolution(qkv))
 
 
 class ACmix(Mix):
