@@ -47,7 +47,7 @@ def setup_device(config):
         parallel_mode=ms.ParallelMode.DATA_PARALLEL,
         gradients_mean=True,
         device_num=world.size,
-        # Otherwise each parameter has a collective of its own; not on CPU, where what a fused one gives is a little off.
+        # Otherwise each parameter has a collective of its own. On CPU a fused one gives what is a little off.
         comm_fusion={} if config.target == "CPU" else {"allreduce": {"mode": "auto", "config": None}},
     )
     return world
