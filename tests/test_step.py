@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the training step is built: one graph without a branch, small tensors of one shape packed into one."""
+"""How the training step is built: one graph without a branch, the gradients joined into matrices."""
 
 import os
 import re

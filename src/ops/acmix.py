@@ -67,20 +67,21 @@ class ConvolutionPath(nn.Cell):
 class WeightedSum(nn.Cell):
     """alpha * a + beta * b for numbers alpha and beta, (1,) each, and a and b of one shape and type.
 
-    In mixed precision too it is computed in float32, where small steps of alpha and beta are not rounded away. The
-    gradient is written out to make those of alpha and beta inner products, which need no further map in memory.
+    In mixed precision too it is computed in float32, where small steps of alpha and beta are not rounded away.
     """
 
     def __init__(self):
         super().__init__()
-        self.sum_of_values = _WeightedSum()
+        self.sum_of_values = _SumOfValues()
 
     def construct(self, alpha, a, beta, b):
         # Values, read once; Parameters would be read forward and backward each, for which MindSpore copies them.
         return self.sum_of_values(alpha.reshape(1), a, beta.reshape(1), b)
 
 
-class _WeightedSum(nn.Cell):
+class _SumOfValues(nn.Cell):
+    """The sum itself, its gradient written out: those of alpha and beta as inner products need no further map."""
+
     def __init__(self):
         super().__init__()
         self.matmul_transposed = ops.MatMul(transpose_b=True)

@@ -98,8 +98,9 @@ def axis_blocks(size, kernel, stride, dilation, block):
 def choose_blocks(height, width, kernel, stride, dilation, channels):
     """Pick the two `Axis` cuts that move the fewest numbers through memory, for `channels` per head.
 
-    Counted are three passes over the Q*S logits of a block, and its S keys and values, read, written and widened by the
-    bias features. Large blocks waste logits on pairs that no window joins; small ones copy each pixel more often.
+    Counted are three passes over the Q*S logits of a block, its S keys and values, read and written, and the bias
+    features of its keys. Large blocks waste logits on pairs that no window joins; small ones copy each pixel more
+    often.
     """
     sides = range(1, LARGEST_BLOCK + 1)
     rows = [axis_blocks(height, kernel, stride, dilation, side) for side in sides]

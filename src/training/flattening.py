@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many tensors as one matrix, so that what is done to each of their elements is one kernel and not hundreds."""
 
+import itertools
 import math
 
 import mindspore as ms
@@ -18,6 +19,14 @@ def _(tensor):
     return tensor.reshape(-1)
 
 
+_slice = ops.MultitypeFuncGraph("slice")
+
+
+@_slice.register("Tensor", "Number", "Number")
+def _(vector, start, size):
+    return vector[start : start + size]
+
+
 class Flattening(nn.Cell):
     """Joins the tensors of each group end to end, into the rows of one matrix, zeros behind the last.
 
@@ -31,8 +40,9 @@ class Flattening(nn.Cell):
     def __init__(self, groups):
         super().__init__(auto_prefix=False)
         sizes = [[math.prod(parameter.shape) for parameter in group] for group in groups]
-        self.ends = tuple(sum(len(group) for group in groups[: i + 1]) for i in range(len(groups)))
+        self.ends = tuple(itertools.accumulate(len(group) for group in groups))
         self.sizes = tuple((*group, -sum(group) % ROW) for group in sizes)
+        self.starts = tuple((0, *itertools.accumulate(group)) for group in sizes)
         self.map = ops.HyperMap()
         self.split = SplitWithSize()
         # MindSpore 2.7 has no kernel on CPU that makes all pieces at once. And not `mint.split`: next to a view
@@ -57,15 +67,11 @@ class Flattening(nn.Cell):
     def vectors(self, matrices):
         """Return the tuple of tensors whose `flatten` is `matrices`, each as a vector (n,)."""
         vectors = ()
-        for sizes, matrix in zip(self.sizes, matrices):
-            vectors += self.cut(matrix.reshape(-1), sizes)[:-1]
+        for i, matrix in enumerate(matrices):
+            vectors += self.cut(matrix, i)[:-1]
         return vectors
 
-    def cut(self, vector, sizes):
-        if not self.slices:
-            return self.split(vector, sizes, 0)
-        pieces, first = (), 0
-        for size in sizes:
-            pieces += (ops.slice(vector, (first,), (size,)),)
-            first += size
-        return pieces
+    def cut(self, matrix, i):
+        if self.slices:
+            return self.map(ops.partial(_slice, matrix.reshape(-1)), self.starts[i], self.sizes[i])
+        return self.split(matrix.reshape(-1), self.sizes[i], 0)

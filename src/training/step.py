@@ -121,7 +121,7 @@ class TrainStep(nn.Cell):
         return self.map(_assign, self.statistics, self.flattening.vectors(kept))
 
     def update(self, gradients, norm, is_finite):
-        """Clip the flat gradients and move the parameters along them; without a branch, see `Momentum`."""
+        """Clip the flat gradients and move the parameters along them; without a branch, see `FlatOptimizer`."""
         factor = ops.minimum(1.0, self.clip_norm / norm) if self.clip_norm > 0 else ops.ones_like(norm)
         factor, scaled = ops.select(is_finite, factor, ops.zeros_like(norm)), ()
         for matrix in gradients:
