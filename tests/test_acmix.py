@@ -92,9 +92,14 @@ def test_float16_equals_the_published_code(path):
     assert largest_error(half(Tensor(golden["x"])).asnumpy(), golden["y"]) < 2e-2
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_outputs_and_gradients_equal_the_published_code(path):
-    """Forward and every gradient to 1e-5 of the largest value, in graph mode."""
+@pytest.mark.parametrize(
+    ("device", "path"),
+    [*(("CPU", path) for path in GOLDEN), *(("Ascend", path) for path in GOLDEN[::3])],
+    ids=lambda value: getattr(value, "stem", value),
+)
+def test_outputs_and_gradients_equal_the_published_code(device, path, built_for):
+    """Forward and every gradient to 1e-5 of the largest value, in graph mode, in the form for each device."""
+    built_for(device)
     golden = np.load(path)
     network = golden_layer(golden)
     parameters = list(network.get_parameters())

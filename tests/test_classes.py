@@ -9,6 +9,7 @@ import pytest
 from data_folder import epoch, photo, trained_classes
 from hypothesis import given
 from hypothesis import strategies as st
+from mindspore import Tensor
 from tiny_training import changed
 
 from src.data.classes import Classes, numbers_of_split
@@ -89,11 +90,11 @@ def test_folders_that_are_no_text(data, folder):
 
 @pytest.fixture
 def judged(config, tmp_path):
-    """A checkpoint of weights by chance, of the classes class0, class1, class2; and its accuracy."""
+    """A checkpoint of weights by chance, the same each time, of class0, class1, class2; and its accuracy."""
     network = build_network(config.model)
-    network.fc.weight.set_data(
-        type(network.fc.weight.data)(np.random.default_rng(1).standard_normal((3, 8)).astype("f"))
-    )
+    rng = np.random.default_rng(1)
+    for weight in (network.conv.weight, network.fc.weight):
+        weight.set_data(Tensor(rng.standard_normal(weight.shape).astype("f")))
     names = ["class0", "class1", "class2"]
     save_weights(tmp_path / "x.ckpt", network, Classes(names, names).to_record())
     result, _ = evaluate_checkpoint(config, tmp_path / "x.ckpt", World())

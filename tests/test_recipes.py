@@ -162,6 +162,33 @@ def test_a_step_without_finite_gradients_changes_nothing(name, loss_scale, optio
         assert {"conv.weight", "fc.weight", "norm.moving_mean", "ema.fc.weight"} <= {*moved}
 
 
+@pytest.mark.parametrize("factor", [1.0, np.inf])
+def test_a_step_begins_with_what_else_has_changed(factor):
+    """Protects a checkpoint that is loaded after the step was made: from what that has kept of the weights before."""
+    rng = np.random.default_rng(0)
+    weights = {p.name: rng.uniform(0.1, 1, p.shape).astype(np.float32) for p in Net().get_parameters()}
+    image, label = images()
+    runs = []
+    for is_loaded_late in (False, True):
+        network = Net()
+        if not is_loaded_late:
+            load(network.get_parameters(), weights)
+        step, _, ema = make(network, ema_decay=0.9, weight_decay=0.1)
+        if is_loaded_late:
+            load(network.get_parameters(), weights)
+            load(ema.averages, {f"ema.{name}": value for name, value in weights.items()})
+            step.begin()
+        step(image * factor, label)
+        runs.append(values(network) | {average.name: average.asnumpy().copy() for average in ema.averages})
+    for name, value in runs[0].items():
+        np.testing.assert_array_equal(runs[1][name], value, err_msg=name)
+
+
+def load(parameters, weights):
+    for parameter in parameters:
+        parameter.set_data(ms.Tensor(weights[parameter.name]))
+
+
 @pytest.mark.parametrize("loss_scale", [None, 1024.0])
 def test_the_step_returns_the_norm_of_the_gradients(loss_scale):
     """Protects what is logged: the norm of the unscaled gradients before they are clipped."""

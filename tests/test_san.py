@@ -56,10 +56,15 @@ class ByDefinition(nn.Cell):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "height", "width"), [(3, 4, 5), (7, 7, 7), (7, 3, 16), (5, 9, 2), (7, 1, 1), (1, 2, 9)]
+    ("device", "kernel", "height", "width"),
+    [
+        *(("CPU", *sizes) for sizes in [(3, 4, 5), (7, 7, 7), (7, 3, 16), (5, 9, 2), (7, 1, 1), (1, 2, 9)]),
+        *(("Ascend", *sizes) for sizes in [(3, 4, 5), (7, 3, 16)]),
+    ],
 )
-def test_equals_its_definition(kernel, height, width):
-    """Outputs and all gradients, with kernels larger than the map and widths that no segment divides."""
+def test_equals_its_definition(device, kernel, height, width, built_for):
+    """Outputs and all gradients, also with kernels larger than the map and widths that no segment divides."""
+    built_for(device)
     attention = PatchwiseAttention(query_channels=3, channels=8, kernel=kernel, share=4).set_train()
     for number, parameter in enumerate(attention.get_parameters()):
         parameter.set_data(Tensor(random(*parameter.shape, seed=number) + 1))

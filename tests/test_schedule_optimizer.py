@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mindspore import nn
 
-from src.config import DeviceConfig, OptimizerConfig, SchedulerConfig
+from src.config import DeviceConfig, LossConfig, OptimizerConfig, SchedulerConfig
 from src.errors import UserError
 from src.models import create_model
+from src.training.losses import create_loss
 from src.training.optimizer import create_optimizer, parameter_groups
 from src.training.precision import create_scaler, mixed_precision
 from src.training.schedule import learning_rates, scaled_lr
@@ -137,7 +138,7 @@ def sgd(lr_steps, weight_decay=0.1, amp_level="O0"):
     network = TinyNet()
     optimizer = create_optimizer(network, OptimizerConfig(weight_decay=weight_decay), np.array(lr_steps, np.float32))
     forward, scaler = mixed_precision(network, amp_level), create_scaler(DeviceConfig(amp_level=amp_level))
-    step = TrainStep(forward, nn.CrossEntropyLoss(), optimizer, ALONE, scaler)
+    step = TrainStep(forward, create_loss(LossConfig(label_smoothing=0.0)), optimizer, ALONE, scaler)
     return network, optimizer, step
 
 
@@ -225,7 +226,9 @@ def test_gradients_are_clipped_by_their_common_norm(share, amp_level):
     norm = np.sqrt(sum((g.asnumpy().astype(np.float64) ** 2).sum() for g in gradients))
     # The network stays in float32 here: only the scale of the level's loss has to come out of the norm again.
     scaler = create_scaler(DeviceConfig(amp_level=amp_level))
-    step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, ALONE, scaler, clip_norm=float(share * norm))
+    step = TrainStep(
+        network, create_loss(LossConfig(label_smoothing=0.0)), optimizer, ALONE, scaler, clip_norm=float(share * norm)
+    )
     step(image, label)
     for parameter, gradient in zip(optimizer.parameters, gradients):
         moved = before[parameter.name] - parameter.asnumpy()
@@ -237,7 +240,7 @@ def test_labels_may_be_probabilities():
     network, optimizer, _ = sgd([0.0])
     image, label = batch()
     shares = np.random.default_rng(0).dirichlet(np.ones(3), len(label)).astype(np.float32)
-    step = TrainStep(network, nn.CrossEntropyLoss(label_smoothing=0.1), optimizer, ALONE)
+    step = TrainStep(network, create_loss(LossConfig()), optimizer, ALONE)
     loss = step(image, ms.Tensor(shares))[0].asnumpy()
     logits = network.set_train()(image).asnumpy().astype(np.float64)
     likelihoods = logits - np.log(np.exp(logits).sum(1, keepdims=True))

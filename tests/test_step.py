@@ -9,8 +9,16 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
+import pytest
+from mindspore import Parameter, ParameterTuple, nn, ops
 
+from src.config import LossConfig, OptimizerConfig
+from src.device import World
+from src.training.ema import Ema
 from src.training.flattening import Flattening
+from src.training.losses import create_loss
+from src.training.optimizer import create_optimizer
+from src.training.step import TrainStep
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,7 +27,7 @@ def test_the_step_is_one_graph_without_a_branch(tmp_path):
     """Protects Ascend on hosts with less than 12 CPUs, for which MindSpore cannot build a graph with a branch."""
     code = (
         "import test_recipes as t; import mindspore as ms; ms.set_context(mode=ms.GRAPH_MODE);"
-        "t.make(t.Net(), ema_decay=0.9, name='adamw', clip_norm=1.0)[0].compile(*t.images())"
+        "t.make(t.Net(), ema_decay=0.9, name='adamw', clip_norm=1.0, micro_batches=2)[0].compile(*t.images())"
     )
     saved = {"MS_DEV_SAVE_GRAPHS": "1", "MS_DEV_SAVE_GRAPHS_PATH": str(tmp_path)}
     environment = {**os.environ, **saved, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
@@ -27,6 +35,30 @@ def test_the_step_is_one_graph_without_a_branch(tmp_path):
     (graph,) = tmp_path.rglob("*_validate_*.ir")
     operators = set(re.findall(r" = (?:PrimFunc_)?(\w+)\(", graph.read_text()))
     assert "AdamWeightDecay" in operators and not {"Switch", "switch", "SwitchLayer"} & operators
+
+
+class Many(nn.Cell):
+    """A network of as many parameters as the deepest ones here have."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = ParameterTuple([Parameter(np.ones((2, 3), np.float32), name=f"weight{i}") for i in range(400)])
+
+    def construct(self, x):
+        return ops.matmul(x, ops.addn(self.weights))
+
+
+@pytest.mark.parametrize("name", ["momentum", "adamw"])
+def test_any_number_of_parameters(name):
+    """Protects deep networks: MindSpore compiles a thousand calls within each other, and takes loops for such."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    network = Many()
+    optimizer = create_optimizer(network, OptimizerConfig(name=name), np.full(2, 0.1, np.float32))
+    ema = Ema(network, 0.9)
+    step = TrainStep(network, create_loss(LossConfig()), optimizer, World(), clip_norm=1.0, ema=ema)
+    step(ms.Tensor(np.ones((4, 2), np.float32)), ms.Tensor(np.zeros(4, np.int32)))
+    moved = [weight.asnumpy() for weight in network.weights]
+    assert (moved[0][:, 0] > 1).all() and (np.array(moved) == moved[0]).all()
 
 
 def test_flattening_is_undone():

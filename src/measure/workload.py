@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from src.config import ModelConfig, OptimizerConfig
+from src.config import LossConfig, ModelConfig, OptimizerConfig
 from src.deploy.card import LOGITS
 from src.deploy.fold import fold
 from src.deploy.onnx_export import onnx_model
@@ -20,6 +20,7 @@ from src.device import World
 from src.measure.setting import FOLDED
 from src.measure.settled import settle
 from src.models.complexity import count_multiply_adds, count_parameters
+from src.training.losses import create_loss
 from src.training.memory import peak_memory_gb
 from src.training.network import build_network
 from src.training.optimizer import create_optimizer
@@ -78,7 +79,7 @@ class Workload:
             optimizer = create_optimizer(network, OptimizerConfig(), rates)
             label = ms.Parameter(np.arange(self.shape[0], dtype=np.int32), requires_grad=False)
             scaler = create_scaler(self.setting.device)
-            self.cell = TrainStep(network, ms.nn.CrossEntropyLoss(), optimizer, World(), scaler)
+            self.cell = TrainStep(network, create_loss(LossConfig()), optimizer, World(), scaler)
             self.inputs = image, label
         start = time.perf_counter()
         self.run()

@@ -11,9 +11,11 @@ The paper's logit is q.(k_j + p_i - p_j) with the position encoding p = W_p (x, 
 key, so softmax drops it (and the bias of p with it): what remains is a key k_j - p_j.
 """
 
+import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
+from mindspore.ops.auto_generate import SoftmaxBackward
 
 from src.ops.gather_rows import GatherRows
 from src.ops.neighbourhood import window_blocks
@@ -28,13 +30,20 @@ def _constants(height, width, kernel, stride, dilation, channels):
     blocks = window_blocks(height, width, kernel, stride, dilation, channels)
     return (
         blocks.count,
-        (Tensor(blocks.query), Tensor(blocks.query_places), bool((blocks.query_places == len(blocks.query)).any())),
-        (Tensor(blocks.key), Tensor(blocks.key_places)),
-        (Tensor(blocks.output), Tensor(blocks.output_places), bool((blocks.output_places == len(blocks.output)).any())),
+        _copies(blocks.query, blocks.query_places),
+        _copies(blocks.key, blocks.key_places),
+        _copies(blocks.output, blocks.output_places),
         Tensor(np.broadcast_to(blocks.query_features, (blocks.count, *blocks.query_features.shape)).copy()),
         Tensor(blocks.key_features),
         Tensor(-blocks.location),
     )
+
+
+def _copies(index, places):
+    """What `GatherRows` takes, and whether there are gaps; None where every row is copied once, in order."""
+    if np.array_equal(index, np.arange(places.shape[1])):
+        return None
+    return Tensor(index), Tensor(places), bool((places == len(index)).any())
 
 
 class BlockAttention(nn.Cell):
@@ -43,8 +52,8 @@ class BlockAttention(nn.Cell):
     Inputs: query (M, Q, d) already scaled, key (M, S, d), value (M, S, d), bias (n, Q, S) float32 with M a multiple of
     n. Outputs: (M, Q, d), and the weights (M, Q, S) that the gradient uses again. The bias is constant and gets none.
 
-    The gradient is written out because the softmax's own makes four passes over the weights where two are enough: with
-    delta = sum(dout * out), dlogits = weights * (dout @ value^T - delta).
+    The gradient is written out because on CPU the softmax's own makes four passes over the weights where two are
+    enough: with delta = sum(dout * out), dlogits = weights * (dout @ value^T - delta). Elsewhere that is one kernel.
     """
 
     def __init__(self):
@@ -55,6 +64,7 @@ class BlockAttention(nn.Cell):
         self.matmul = ops.BatchMatMul()
         self.matmul_transposed = ops.BatchMatMul(transpose_b=True)
         self.transposed_matmul = ops.BatchMatMul(transpose_a=True)
+        self.softmax_gradient = None if ms.get_context("device_target") == "CPU" else SoftmaxBackward()
 
     def construct(self, query, key, value, bias):
         # Softmax in float32 whatever the rest computes in, here as in all of src.ops.
@@ -67,13 +77,17 @@ class BlockAttention(nn.Cell):
     def bprop(self, query, key, value, bias, out, dout):
         # With amp_level "auto" each of these may have come in another type.
         attended, weights, dout = out[0].astype(value.dtype), out[1].astype(value.dtype), dout[0].astype(value.dtype)
-        delta = (dout * attended).sum(-1).astype(value.dtype).reshape(-1)
-        dweights = self.matmul_transposed(dout, value).reshape(1, -1, value.shape[1])
-        dlogits = weights * self.add_to_each(dweights, -delta).reshape(weights.shape)
+        dlogits = self.dlogits(weights, self.matmul_transposed(dout, value), attended, dout)
         dquery = self.matmul(dlogits, key.astype(value.dtype)).astype(query.dtype)
         dkey = self.transposed_matmul(dlogits, query.astype(value.dtype)).astype(key.dtype)
         dvalue = self.transposed_matmul(weights, dout)
         return dquery, dkey, dvalue, ops.zeros_like(bias)
+
+    def dlogits(self, weights, dweights, attended, dout):
+        if self.softmax_gradient is not None:
+            return self.softmax_gradient(dweights, weights, -1)
+        delta = (dout * attended).sum(-1).astype(weights.dtype).reshape(-1)
+        return weights * self.add_to_each(dweights.reshape(1, -1, dweights.shape[2]), -delta).reshape(weights.shape)
 
 
 class SlidingWindowAttention(nn.Cell):
@@ -125,8 +139,8 @@ class SlidingWindowAttention(nn.Cell):
 
         # Block by block, (maps * n, Q or S, d).
         query = self.copy(query, queries).reshape(maps * n, -1, d) * d**-0.5
-        key = self.gather(key, *keys).reshape(maps * n, -1, d)
-        value = self.gather(value, *keys).reshape(maps * n, -1, d)
+        key = self.copy(key, keys).reshape(maps * n, -1, d)
+        value = self.copy(value, keys).reshape(maps * n, -1, d)
         # ops.depend: without it the compiler stores the product in the graph and in exported files.
         bias = ops.stop_gradient(self.bias(ops.depend(query_features, qkv), key_features))
         out = self.attend(query, key, value, bias)[0]
@@ -136,6 +150,8 @@ class SlidingWindowAttention(nn.Cell):
 
     def copy(self, rows, copies):
         """Gather, with the Cell that the gradient needs."""
+        if copies is None:
+            return rows
         index, places, has_gaps = copies
         return self.gather_some(rows, index, places) if has_gaps else self.gather(rows, index, places)
 

@@ -20,17 +20,17 @@ class AdamW(Adaptive):
         super().__init__(groups, learning_rate, betas, epsilon)
         self.fused = ops.AdamWeightDecay()
 
-    def update_one(self, i, gradient, rate, shares, correction1, correction2):
+    def update_one(self, shares, correction1, correction2, weight, moment1, moment2, decay, rate, vector):
         root2 = ops.sqrt(correction2)
         ratio = root2 / correction1
         return self.fused(
-            self._parameters[i],
-            self.moment1[i],
-            self.moment2[i],
+            weight,
+            moment1,
+            moment2,
             rate * ratio,
             shares[0],
             shares[2],
             self.epsilon * root2,
-            self.decays[i] / ratio,
-            gradient,
+            decay / ratio,
+            vector.reshape(weight.shape),
         )

@@ -34,8 +34,21 @@ class Adaptive(FlatOptimizer):
         kept1 = self.kept(Tensor(self.beta1, mstype.float32), is_taken)
         kept2 = self.kept(Tensor(self.beta2, mstype.float32), is_taken)
         shares = (kept1, taken * (1 - self.beta1), kept2, taken * (1 - self.beta2))
-        done = ()
-        for i, vector in enumerate(self.flattening.vectors(gradients)):
-            gradient, rate = vector.reshape(self._parameters[i].shape), self.rate(lr, i, taken)
-            done += (self.update_one(i, gradient, rate, shares, correction1, correction2),)
-        return done
+        return self.map(
+            ops.partial(self.update_one, shares, correction1, correction2),
+            *(self._parameters, self.moment1, self.moment2, self.decays),
+            *(self.rates(lr, taken), self.flattening.vectors(gradients)),
+        )
+
+    def update_one(self, shares, correction1, correction2, weight, moment1, moment2, decay, rate, vector):
+        """Move one parameter.
+
+        Args:
+            shares (tuple[Tensor]): what is kept of the first moment and what comes in, and of the second.
+            correction1, correction2 (Tensor): of the bias of the moments.
+            weight, moment1, moment2 (Parameter): to change.
+            decay (float): the parameter's weight decay.
+            rate (Tensor): its learning rate.
+            vector (Tensor): its gradient, flat.
+        """
+        raise NotImplementedError

@@ -27,8 +27,8 @@ _OPTIMIZER = "optimizer."
 _META = "meta"
 # What MindSpore appends: this mark, then the CRC-32 of all bytes before it as a big-endian number of 10 bytes.
 _MARK, _NUMBER_BYTES = b"crc_num", 10
-# Parameters of an optimiser which hold settings, not progress: the configuration of the resumed run decides them.
-_SETTINGS = ("learning_rate", "momentum")
+# Parameters of an optimiser which hold settings, that the configuration of the resumed run decides, or copies.
+_NO_PROGRESS = ("learning_rate", "momentum", "last_weights")
 _NOT_OF_THE_NETWORK = (_OPTIMIZER, "ema.")
 
 
@@ -128,7 +128,7 @@ def _optimizer_state(optimizer):
     return {
         _OPTIMIZER + parameter.name: parameter
         for parameter in optimizer.get_parameters()
-        if id(parameter) not in weights and not parameter.name.startswith(_SETTINGS)
+        if id(parameter) not in weights and not parameter.name.startswith(_NO_PROGRESS)
     }
 
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from mindspore import ParameterTuple, nn, ops
 from mindspore import dtype as mstype
 
+from src.training.flat_copy import FlatCopy
+
 
 class Ema(nn.Cell):
     """Averages of the parameters of a network, each step a little nearer to them; for a graph, after its update.
@@ -33,15 +35,18 @@ class Ema(nn.Cell):
         weights = [p for p in network.get_parameters() if p.dtype == mstype.float32]
         self.weights = ParameterTuple(weights)
         self.averages = self.weights.clone(prefix="ema")
+        self.last_averages = FlatCopy([self.averages], "last_averages")
         self.swap = Swap(self.weights, self.averages)
+
+    def begin(self):
+        """Get ready for a step; to call again where anything but a step has changed the averages."""
+        self.last_averages.take()
 
     def construct(self, step, is_taken):
         step = step.astype(mstype.float32).reshape(())
         rate = is_taken.astype(mstype.float32) * (1 - ops.minimum(self.decay, (1 + step) / (10 + step)))
-        done = ()
-        for average, weight in zip(self.averages, self.weights):
-            done += (ops.assign_add(average, rate * (weight - average)),)
-        return done
+        (weights,), (last,) = self.last_averages.flattening.flatten(self.weights), self.last_averages.matrices
+        return self.last_averages.assign((last + rate * (weights - last),))
 
     @contextmanager
     def in_place(self):

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the optimisers here have in common: flat gradients, and steps that can be left out without a branch."""
 
-from mindspore import ParameterTuple, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src.training.flattening import Flattening
 
 TAKEN = Tensor(True)
+
+_same = ops.MultitypeFuncGraph("same")
+
+
+@_same.register("Tensor", "Number")
+def _(value, number):
+    return value
 
 
 class FlatOptimizer(nn.Optimizer):
@@ -30,21 +37,22 @@ class FlatOptimizer(nn.Optimizer):
     def __init__(self, groups, learning_rate):
         super().__init__(learning_rate, groups)
         self.flattening = Flattening([group["params"] for group in groups])
+        self.numbers, self.map = tuple(range(len(self._parameters))), ops.HyperMap()
         self.group_decays = tuple(float(group["weight_decay"]) for group in groups)
 
-    def by_group(self, parameters):
-        """Return a ParameterTuple for each group, of what belongs to the parameters."""
-        ends = self.flattening.ends
-        return [ParameterTuple(parameters[first:end]) for first, end in zip((0, *ends), ends)]
+    def begin(self):
+        """Get ready for a step; to call again where anything but a step has changed the parameters."""
 
     def construct(self, gradients, is_taken=TAKEN):
         taken = is_taken.astype(mstype.float32)
         done = self.update(gradients, self.get_lr(), is_taken, taken)
         return ops.depend(done, self.assignadd(self.global_step, is_taken.astype(mstype.int32).reshape(1)))
 
-    def rate(self, lr, i, taken):
-        """The learning rate of the parameter of number i, 0 where the step is not taken. float32 ()."""
-        return taken * (lr[i] if self.is_group_lr else lr)
+    def rates(self, lr, taken):
+        """The learning rate of each parameter, 0 where the step is not taken: a tuple of float32 ()."""
+        if self.is_group_lr:
+            return self.map(ops.partial(ops.mul, taken), lr)
+        return self.map(ops.partial(_same, taken * lr), self.numbers)
 
     def kept(self, share, is_taken):
         """Of an average, the share (float32 ()) that a step keeps: all of it where the step is not taken."""
@@ -55,7 +63,7 @@ class FlatOptimizer(nn.Optimizer):
 
         Args:
             gradients (tuple[Tensor]), is_taken (Tensor): the inputs.
-            lr (Tensor, tuple[Tensor]): for `rate`.
+            lr (Tensor, tuple[Tensor]): for `rates`.
             taken (Tensor): `is_taken` as float32.
         """
         raise NotImplementedError

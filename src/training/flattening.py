@@ -4,12 +4,14 @@
 import itertools
 import math
 
-import mindspore as ms
 from mindspore import nn, ops
-from mindspore.ops.auto_generate import SplitWithSize
+
+from src.ops.split_sizes import SplitSizes
 
 # Elements to a row: on CPU a sum row by row is ten times as fast as one over all elements at once.
 ROW = 1024
+# Pieces that are cut at once: MindSpore looks at their sizes in a loop, of three calls each turn, see below.
+PIECES = 200
 
 _vector = ops.MultitypeFuncGraph("vector")
 
@@ -17,14 +19,6 @@ _vector = ops.MultitypeFuncGraph("vector")
 @_vector.register("Tensor")
 def _(tensor):
     return tensor.reshape(-1)
-
-
-_slice = ops.MultitypeFuncGraph("slice")
-
-
-@_slice.register("Tensor", "Number", "Number")
-def _(vector, start, size):
-    return vector[start : start + size]
 
 
 class Flattening(nn.Cell):
@@ -41,13 +35,14 @@ class Flattening(nn.Cell):
         super().__init__(auto_prefix=False)
         sizes = [[math.prod(parameter.shape) for parameter in group] for group in groups]
         self.ends = tuple(itertools.accumulate(len(group) for group in groups))
-        self.sizes = tuple((*group, -sum(group) % ROW) for group in sizes)
-        self.starts = tuple((0, *itertools.accumulate(group)) for group in sizes)
+        self.filling = tuple(-sum(group) % ROW for group in sizes)
+        self.counts = tuple(map(len, sizes))
+        # What is cut at once, and how large the whole of it is; a filling is the last piece.
+        pieces = [[*group, filling] if filling else group for group, filling in zip(sizes, self.filling)]
+        self.sizes = tuple(map(_in_turns, pieces))
+        self.spans = tuple(tuple(map(sum, turns)) for turns in self.sizes)
         self.map = ops.HyperMap()
-        self.split = SplitWithSize()
-        # MindSpore 2.7 has no kernel on CPU that makes all pieces at once. And not `mint.split`: next to a view
-        # MindSpore copies each Parameter wherever it is read.
-        self.slices = ms.get_context("device_target") == "CPU" and ms.__version__.startswith(("2.7.", "2.8."))
+        self.split = SplitSizes(0)
 
     def flatten(self, tensors):
         """Return a matrix (rows, 1024) for each group, of all tensors group by group."""
@@ -59,7 +54,7 @@ class Flattening(nn.Cell):
 
     def flatten_group(self, tensors, i):
         """Return the matrix (rows, 1024) of the tensors of the group of number i."""
-        vectors, filling = self.map(_vector, tensors), self.sizes[i][-1]
+        vectors, filling = self.map(_vector, tensors), self.filling[i]
         if filling > 0:
             vectors += (ops.zeros(filling, tensors[0].dtype),)
         return ops.concat(vectors).reshape(-1, ROW)
@@ -68,10 +63,13 @@ class Flattening(nn.Cell):
         """Return the tuple of tensors whose `flatten` is `matrices`, each as a vector (n,)."""
         vectors = ()
         for i, matrix in enumerate(matrices):
-            vectors += self.cut(matrix, i)[:-1]
+            vector, pieces = matrix.reshape(-1), ()
+            spans = self.split(vector, self.spans[i]) if len(self.spans[i]) > 1 else (vector,)
+            for span, sizes in zip(spans, self.sizes[i]):
+                pieces += self.split(span, sizes)
+            vectors += pieces[: self.counts[i]]
         return vectors
 
-    def cut(self, matrix, i):
-        if self.slices:
-            return self.map(ops.partial(_slice, matrix.reshape(-1)), self.starts[i], self.sizes[i])
-        return self.split(matrix.reshape(-1), self.sizes[i], 0)
+
+def _in_turns(sizes):
+    return tuple(tuple(sizes[first : first + PIECES]) for first in range(0, len(sizes), PIECES))

@@ -18,15 +18,15 @@ class Lamb(Adaptive):
     too, and is deprecated.
     """
 
-    def update_one(self, i, gradient, rate, shares, correction1, correction2):
-        weight, decay = self._parameters[i], self.decays[i]
-        moment1 = shares[0] * self.moment1[i] + shares[1] * gradient
-        moment2 = shares[2] * self.moment2[i] + shares[3] * ops.square(gradient)
-        direction = moment1 / correction1 / (ops.sqrt(moment2 / correction2) + self.epsilon)
+    def update_one(self, shares, correction1, correction2, weight, moment1, moment2, decay, rate, vector):
+        gradient = vector.reshape(weight.shape)
+        new1 = shares[0] * moment1 + shares[1] * gradient
+        new2 = shares[2] * moment2 + shares[3] * ops.square(gradient)
+        direction = new1 / correction1 / (ops.sqrt(new2 / correction2) + self.epsilon)
         if decay > 0:
             direction = direction + decay * weight
             rate = rate * self.trust_ratio(weight, direction)
-        kept = ops.assign(self.moment1[i], moment1), ops.assign(self.moment2[i], moment2)
+        kept = ops.assign(moment1, new1), ops.assign(moment2, new2)
         return ops.depend(ops.assign(weight, weight - rate * direction), kept)
 
     def trust_ratio(self, weight, direction):

@@ -6,13 +6,31 @@ import numpy as np
 from mindspore import nn, ops
 
 
-class BinaryCrossEntropy(nn.Cell):
-    """Each class judged by itself, by a sigmoid: mean over images and classes.
+class Targets(nn.Cell):
+    """Labels as the share of each class, float32 (B, K), `label_smoothing` of it spread evenly over all classes.
 
-    As *ResNet strikes back* (Wightman et al., arXiv 2110.00476) trains: an image mixed of two is both of them.
+    Inputs:
+        label (Tensor): int32 (B,), or float32 (B, K), the share of each class.
+        classes (int): K.
+    """
+
+    def __init__(self, label_smoothing):
+        super().__init__()
+        self.label_smoothing = label_smoothing
+        self.one, self.zero = ms.Tensor(1.0, ms.float32), ms.Tensor(0.0, ms.float32)
+
+    def construct(self, label, classes):
+        shares = label if label.ndim == 2 else ops.one_hot(label, classes, self.one, self.zero)
+        return (1 - self.label_smoothing) * shares + self.label_smoothing / classes
+
+
+class CrossEntropy(nn.Cell):
+    """The classes judged together, by a softmax: mean over images, by the weights of their classes where there are any.
+
+    It is `nn.CrossEntropyLoss`, which takes several times as many kernels for it on an Ascend.
 
     Args:
-        label_smoothing (float): share of each target that is spread evenly over all classes.
+        label_smoothing (float): see `Targets`.
         weights (Tensor): float32 (K,), factor on the loss of each class; None: 1.
 
     Inputs:
@@ -25,13 +43,31 @@ class BinaryCrossEntropy(nn.Cell):
 
     def __init__(self, label_smoothing=0.0, weights=None):
         super().__init__()
-        self.label_smoothing, self.weights = label_smoothing, weights
+        self.targets, self.weights = Targets(label_smoothing), weights
 
     def construct(self, logits, label):
-        classes = logits.shape[1]
-        target = label if label.ndim == 2 else ops.one_hot(label, classes, 1, 0)
-        target = (1 - self.label_smoothing) * target.astype(ms.float32) + self.label_smoothing / classes
-        return ops.binary_cross_entropy_with_logits(logits, target, self.weights)
+        targets, count = self.targets(label, logits.shape[1]), logits.shape[0]
+        if self.weights is not None:
+            targets = targets * self.weights
+            if label.ndim == 1:
+                count = ops.gather(self.weights, label, 0).sum()
+        return -(targets * ops.log_softmax(logits)).sum() / count
+
+
+class BinaryCrossEntropy(nn.Cell):
+    """Each class judged by itself, by a sigmoid: mean over images and classes.
+
+    As *ResNet strikes back* (Wightman et al., arXiv 2110.00476) trains: an image mixed of two is both of them.
+
+    Args, Inputs and Outputs are those of `CrossEntropy`.
+    """
+
+    def __init__(self, label_smoothing=0.0, weights=None):
+        super().__init__()
+        self.targets, self.weights = Targets(label_smoothing), weights
+
+    def construct(self, logits, label):
+        return ops.binary_cross_entropy_with_logits(logits, self.targets(label, logits.shape[1]), self.weights)
 
 
 def create_loss(config, weights=None):
@@ -41,9 +77,8 @@ def create_loss(config, weights=None):
         weights (numpy.ndarray): (K,), what `class_weights` returned.
     """
     weights = None if weights is None else ms.Tensor(weights, ms.float32)
-    if config.name == "binary_cross_entropy":
-        return BinaryCrossEntropy(config.label_smoothing, weights)
-    return nn.CrossEntropyLoss(weights, label_smoothing=config.label_smoothing)
+    kind = BinaryCrossEntropy if config.name == "binary_cross_entropy" else CrossEntropy
+    return kind(config.label_smoothing, weights)
 
 
 def class_weights(config, counts, numbers):

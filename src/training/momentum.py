@@ -4,8 +4,8 @@
 from mindspore import Parameter, Tensor, ops
 from mindspore import dtype as mstype
 
+from src.training.flat_copy import FlatCopy
 from src.training.flat_optimizer import FlatOptimizer
-from src.training.read import Read
 
 
 class Momentum(FlatOptimizer):
@@ -25,20 +25,34 @@ class Momentum(FlatOptimizer):
         super().__init__(groups, learning_rate)
         self.momentum = Parameter(Tensor(momentum, mstype.float32), name="momentum")
         self.moments = self._parameters.clone(prefix="moments", init="zeros")
-        self.weights = self.by_group(self._parameters)
-        self.velocities = self.by_group(self.moments)
-        self.read = Read()
+        decayed = [i for i, decay in enumerate(self.group_decays) if decay > 0]
+        self.last_weights = FlatCopy([groups[i]["params"] for i in decayed], "last_weights")
+        self.place = tuple(decayed.index(i) if i in decayed else None for i in range(len(groups)))
         self.opt = ops.ApplyMomentum()
 
+    def begin(self):
+        self.last_weights.take()
+
     def update(self, gradients, lr, is_taken, taken):
-        momentum, decayed, done = self.kept(self.momentum, is_taken), (), ()
-        for i, gradient in enumerate(gradients):
-            decay = self.group_decays[i]
+        decayed = ()
+        for i, decay in enumerate(self.group_decays):
             if decay > 0:
-                weights = self.flattening.flatten_group(self.read(self.weights[i], self.velocities[i]), i)
-                gradient = weights * (taken * decay) + gradient
-            decayed += (gradient,)
-        for i, vector in enumerate(self.flattening.vectors(decayed)):
-            weight, rate = self._parameters[i], self.rate(lr, i, taken)
-            done += (self.opt(weight, self.moments[i], rate, vector.reshape(weight.shape), momentum),)
-        return done
+                decayed += (self.last_weights.matrices[self.place[i]] * (taken * decay) + gradients[i],)
+            else:
+                decayed += (gradients[i],)
+        move = ops.partial(self.move, self.kept(self.momentum, is_taken))
+        vectors, rates = self.flattening.vectors(decayed), self.rates(lr, taken)
+        done = self.map(move, self._parameters, self.moments, rates, vectors)
+        return ops.depend(done, self.last_weights.keep(self.last_weights.flattening.flatten(self.of_decayed(done))))
+
+    def of_decayed(self, tensors):
+        """Return what belongs to parameters that are decayed."""
+        chosen, first = (), 0
+        for end, decay in zip(self.flattening.ends, self.group_decays):
+            if decay > 0:
+                chosen += tensors[first:end]
+            first = end
+        return chosen
+
+    def move(self, momentum, weight, moment, rate, vector):
+        return self.opt(weight, moment, rate, vector.reshape(weight.shape), momentum)

@@ -1,19 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step as one graph: loss, gradients, their mean over the workers, clipping, the update."""
 
-import numpy as np
-from mindspore import ParameterTuple, Tensor, amp, nn, ops
-from mindspore import dtype as mstype
+from mindspore import amp, nn, ops
 
-from src.training.flattening import Flattening
-from src.training.read import Read
-
-_assign = ops.MultitypeFuncGraph("assign")
-
-
-@_assign.register("Tensor", "Tensor")
-def _(parameter, value):
-    return ops.assign(parameter, value)
+from src.training.flat_copy import FlatCopy
 
 
 class TrainStep(nn.Cell):
@@ -53,29 +43,33 @@ class TrainStep(nn.Cell):
         self.micro_batches = micro_batches
         self.ema = ema
         self.parameters = optimizer.parameters
-        self.statistics = ParameterTuple(_statistics(network))
-        self.flattening = Flattening([self.statistics] if self.statistics else [])
-        self.zeros = tuple(Tensor(np.zeros(average.shape, np.float32)) for average in self.statistics)
-        self.read, self.map = Read(), ops.HyperMap()
+        statistics = _statistics(network)
+        self.last_statistics = FlatCopy([statistics] if statistics else [], "last_statistics")
+        self.split, self.map = ops.Split(0, micro_batches), ops.HyperMap()
         self.mul_no_nan = ops.MulNoNan()  # zero times NaN is zero
         self.value_and_gradients = ops.value_and_grad(self.scaled_loss, None, optimizer.parameters)
-        self.mean_over_workers = (
-            nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=world.size)
-            if world.size > 1
-            else nn.Identity()
-        )
         self.workers = world.size
-        self.sum_over_workers = ops.AllReduce() if world.size > 1 else nn.Identity()
+        if self.workers > 1:
+            self.sum = ops.AllReduce()
+            self.reduce = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=self.workers)
+        self.begin()
+
+    def begin(self):
+        """Get ready for a step; to call again where anything but a step has changed the network."""
         self.set_train()
+        self.last_statistics.take()
+        self.optimizer.begin()
+        if self.ema is not None:
+            self.ema.begin()
 
     def scaled_loss(self, image, label):
-        loss = self.loss(self.network(image), label) / self.micro_batches
+        loss = self.loss(self.network(image), label)
+        loss = loss / self.micro_batches if self.micro_batches > 1 else loss
         return loss if self.scaler is None else self.scaler.scale(loss)
 
     def construct(self, image, label):
-        before = self.flattening.flatten(self.statistics)
-        loss, gradients = self.mean_over_parts(ops.depend(image, before), label)
-        loss, gradients = self.sum_over_workers(loss) / self.workers, self.mean_over_workers(gradients)
+        loss, gradients = self.mean_over_parts(image, label)
+        loss, gradients = self.mean_over_workers(loss, gradients)
         gradients = self.optimizer.flattening.flatten(gradients)
         if self.scaler is None:
             norm = self.norm(gradients)
@@ -87,24 +81,27 @@ class TrainStep(nn.Cell):
             # Finite only if all gradients are; and of the Ascend 910A, whose numbers do not overflow, this asks a flag.
             is_finite = amp.all_finite((norm,))
             loss = ops.depend(loss, self.scaler.adjust(is_finite))
-        kept = self.keep_statistics(before, is_finite)
+        kept = self.keep_statistics(is_finite)
         return ops.depend(loss, self.update(ops.depend(gradients, kept), norm, is_finite)), norm
 
     def mean_over_parts(self, image, label):
         """Return the loss and the gradients of a batch, the mean of those of its parts."""
         if self.micro_batches == 1:
             return self.value_and_gradients(image, label)
-        images = image.reshape(self.micro_batches, -1, *image.shape[1:])
-        labels = label.reshape(self.micro_batches, -1, *label.shape[1:])
-        # Part, loss and gradients in one tuple: the graph takes one of tensors all alike for a sequence of any length.
-        zeros = ops.HyperMap()(ops.zeros_like, self.parameters)
-        sums = (ops.zeros((), mstype.int32), ops.zeros((), mstype.float32), *zeros)
-        # A loop of the graph: it compiles its body once and keeps the activations of one part at a time.
-        while sums[0] < self.micro_batches:
-            part = sums[0]
-            loss, gradients = self.value_and_gradients(ops.gather(images, part, 0), ops.gather(labels, part, 0))
-            sums = ops.HyperMap()(ops.add, sums, (1, loss, *gradients))
-        return sums[1], sums[2:]
+        images, labels = self.split(image), self.split(label)
+        loss, gradients = self.value_and_gradients(images[0], labels[0])
+        for part in range(1, self.micro_batches):
+            # Only after the part before it, whose activations are free by then.
+            image = ops.depend(images[part], gradients)
+            of_part, more = self.value_and_gradients(image, labels[part])
+            loss, gradients = loss + of_part, self.map(ops.add, gradients, more)
+        return loss, gradients
+
+    def mean_over_workers(self, loss, gradients):
+        """Return the loss and the gradients, the mean of those of all workers."""
+        if self.workers == 1:
+            return loss, gradients
+        return self.sum(loss) / self.workers, self.reduce(gradients)
 
     def norm(self, gradients):
         """Return the Euclidean norm of all elements of the flat gradients together, float32 ()."""
@@ -113,12 +110,12 @@ class TrainStep(nn.Cell):
             sums += (ops.square(matrix).sum(1).sum(),)
         return ops.sqrt(ops.addn(sums))
 
-    def keep_statistics(self, before, is_finite):
-        """Give the batch norms back the averages of `before` where the gradients are not finite."""
-        now, kept = self.flattening.flatten(self.read(self.statistics, self.zeros)), ()
-        for new, old in zip(now, before):
-            kept += (ops.select(is_finite, new, old),)
-        return self.map(_assign, self.statistics, self.flattening.vectors(kept))
+    def keep_statistics(self, is_finite):
+        """Give the batch norms back their last averages where the gradients are not finite."""
+        statistics, kept = self.last_statistics, ()
+        for now, last in zip(statistics.flattening.flatten(statistics.parameters), statistics.matrices):
+            kept += (ops.select(is_finite, now, last),)
+        return statistics.assign(kept)
 
     def update(self, gradients, norm, is_finite):
         """Clip the flat gradients and move the parameters along them; without a branch, see `FlatOptimizer`."""

@@ -184,7 +184,7 @@ class Trainer:
             self.config.train.log_interval,
         )
         done = self.state["step"] - (epoch - 1) * steps
-        self.step.set_train(True)
+        self.step.begin()
         with self.monitor.epoch(epoch):
             for batch in self.monitor.awaited(batches(epoch, done)):
                 self.monitor.after_step(*step(*batch))
@@ -196,6 +196,7 @@ class Trainer:
                 is_stopped = (self.world.size == 1 or done % log_every == 0) and self.should_stop()
                 if is_stopped or (every and done % every == 0):
                     self.save()
+                    self.step.begin()
                 if is_stopped:
                     return False
         return True
