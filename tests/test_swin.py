@@ -121,11 +121,10 @@ def test_without_convolution_acmix_is_the_plain_network():
     assert np.allclose(acmix.set_train(False)(x).asnumpy(), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", ["swin_tiny", "acmix_swin_tiny"])
-def test_trains_and_evaluates_in_graph_mode(name):
+def test_trains_and_evaluates_in_graph_mode():
     """Forward and backward, a map that is not whole windows and stochastic depth included: the loss falls."""
     ms.set_seed(0)
-    network = create_model(name, **{**SMALL, "image_size": 27}, in_channels=1, drop_path_rate=0.1)
+    network = create_model("acmix_swin_tiny", **{**SMALL, "image_size": 27}, in_channels=1, drop_path_rate=0.1)
     step = SgdStep(network.set_train(), 0.05, 0.9, 0.0)
     image, label = images(4, 1, 27, 27), Tensor([0, 1, 2, 3], ms.int32)
     losses = [float(step(image, label)[0].asnumpy()) for _ in range(12)]
