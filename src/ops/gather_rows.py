@@ -19,7 +19,7 @@ class GatherRows(nn.Cell):
         super().__init__()
         self.gaps = gaps
         # On CPU a quarter of the time of one gather and a sum. Elsewhere those are 2 kernels to launch in place of
-        # 2 m - 1; and where there are gaps m is large, for which the loop takes long to compile.
+        # 2 m - 1; and each copy more takes longer to compile.
         self.sums_one_by_one = ms.get_context("device_target") == "CPU" and not gaps
         # Far fewer nodes to compile than places[m].
         self.unstack = ops.Unstack()

@@ -25,34 +25,24 @@ class Momentum(FlatOptimizer):
         super().__init__(groups, learning_rate)
         self.momentum = Parameter(Tensor(momentum, mstype.float32), name="momentum")
         self.moments = self._parameters.clone(prefix="moments", init="zeros")
-        decayed = [i for i, decay in enumerate(self.group_decays) if decay > 0]
-        self.last_weights = FlatCopy([groups[i]["params"] for i in decayed], "last_weights")
-        self.place = tuple(decayed.index(i) if i in decayed else None for i in range(len(groups)))
+        self.decayed = tuple(i for i, decay in enumerate(self.group_decays) if decay > 0)
+        self.last_weights = FlatCopy([groups[i]["params"] for i in self.decayed], "last_weights")
         self.opt = ops.ApplyMomentum()
 
     def begin(self):
         self.last_weights.take()
 
     def update(self, gradients, lr, is_taken, taken):
-        decayed = ()
-        for i, decay in enumerate(self.group_decays):
-            if decay > 0:
-                decayed += (self.last_weights.matrices[self.place[i]] * (taken * decay) + gradients[i],)
-            else:
-                decayed += (gradients[i],)
+        for i, weights in zip(self.decayed, self.last_weights.matrices):
+            decayed = weights * (taken * self.group_decays[i]) + gradients[i]
+            gradients = (*gradients[:i], decayed, *gradients[i + 1 :])
         move = ops.partial(self.move, self.kept(self.momentum, is_taken))
-        vectors, rates = self.flattening.vectors(decayed), self.rates(lr, taken)
+        vectors, rates = self.flattening.vectors(gradients), self.rates(lr, taken)
         done = self.map(move, self._parameters, self.moments, rates, vectors)
-        return ops.depend(done, self.last_weights.keep(self.last_weights.flattening.flatten(self.of_decayed(done))))
-
-    def of_decayed(self, tensors):
-        """Return what belongs to parameters that are decayed."""
-        chosen, first = (), 0
-        for end, decay in zip(self.flattening.ends, self.group_decays):
-            if decay > 0:
-                chosen += tensors[first:end]
-            first = end
-        return chosen
+        matrices, moved = self.flattening.flatten(done), ()
+        for i in self.decayed:
+            moved += (matrices[i],)
+        return ops.depend(done, self.last_weights.keep(moved))
 
     def move(self, momentum, weight, moment, rate, vector):
         return self.opt(weight, moment, rate, vector.reshape(weight.shape), momentum)

@@ -42,7 +42,6 @@ class TrainStep(nn.Cell):
         self.clip_norm = clip_norm
         self.micro_batches = micro_batches
         self.ema = ema
-        self.parameters = optimizer.parameters
         statistics = _statistics(network)
         self.last_statistics = FlatCopy([statistics] if statistics else [], "last_statistics")
         self.split, self.map = ops.Split(0, micro_batches), ops.HyperMap()
