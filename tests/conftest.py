@@ -37,6 +37,14 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Weights that a test leaves to chance are the same in every run, and whatever ran before."""
+    import mindspore as ms
+
+    ms.set_seed(0)
+
+
 @contextmanager
 def tiny_registered():
     """Within it there is `tiny_for_tests`, a model for tests of training alone, which takes less time than curves do:

@@ -39,14 +39,14 @@ def config(thorough):
     return thorough
 
 
-@pytest.mark.parametrize("step", [2 * 6, 2 * 6 + 3, 2 * 6 + 5])
+@pytest.mark.parametrize("step", [2 * 6, 2 * 6 + 3])
 def test_a_killed_run_goes_on_exactly(config, whole, step, monkeypatch, capsys):
     """Protects exact resuming from the last save, between epochs and inside one, also of stochastic depth."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         after(step, interrupt, patch)
         trainer.train(config, World(), resume="auto")
     result = trainer.train(config, World(), resume="auto")
-    saved = {12: 10, 15: 14, 17: 16}[step]
+    saved = {12: 10, 15: 14}[step]
     assert f"after epoch {saved // 6}, step {saved}" in capsys.readouterr().err
     assert_same_run(whole, config)
     assert trainer.train(config, World(), resume=f"{config.output_dir}/../run/last.ckpt") == result
@@ -246,7 +246,12 @@ def test_paths_are_watched():
 
 
 TRAIN = """
-model: {name: acmix_resnet26, num_classes: 3, image_size: 8, in_channels: 1, options: {stem: small, width: 8}}
+model:
+  name: acmix_resnet26
+  num_classes: 3
+  image_size: 8
+  in_channels: 1
+  options: {stem: small, width: 8, depths: [1, 1, 1, 1]}
 data: {batch_size: 4, num_workers: 1, resize: 8, mean: [0.5], std: [0.5]}
 scheduler: {warmup_epochs: 0}
 train: {epochs: 1000, log_interval: 1}
@@ -275,7 +280,7 @@ def test_a_signal_to_the_command(image_folder, tmp_path, number):
     assert out == f"stopped at step {meta['step']} as asked, and saved; --resume auto goes on from there\n"
     assert meta["step"] == max(line["step"] for line in lines)
     paths = [line for line in lines if line["kind"] == "paths"]
-    assert paths and len(paths[0]["alpha"]) == 8
+    assert paths and len(paths[0]["alpha"]) == 4
     tags = event_tags(next(run.glob("events.out.tfevents.*")))
     first = next(iter(paths[0]["alpha"]))
     assert {"train/loss", "train/gradient_norm", "train/images_per_s", "eval/top1", f"paths/alpha/{first}"} <= tags

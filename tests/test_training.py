@@ -176,7 +176,12 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, capsys
 
 
 TRAIN = """
-model: {name: resnet26, num_classes: 3, image_size: 8, in_channels: 1, options: {stem: small, width: 4}}
+model:
+  name: resnet26
+  num_classes: 3
+  image_size: 8
+  in_channels: 1
+  options: {stem: small, width: 4, depths: [1, 1, 1, 1]}
 data: {batch_size: 4, num_workers: 1, resize: 8, mean: [0.5], std: [0.5]}
 scheduler: {warmup_epochs: 0}
 train: {epochs: 1000, log_interval: 1}
