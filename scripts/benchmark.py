@@ -28,6 +28,7 @@ from src.measure.records import append_record, read_records, setting_of
 from src.measure.setting import (
     DEVICE_RULES,
     FORMS,
+    KERNELS,
     PHASES,
     PHASES_OF,
     Setting,
@@ -81,6 +82,9 @@ def parse_arguments():
         default="float16",
         help="of mixed precision; default float16",
     )
+    parser.add_argument(
+        "--kernels", choices=KERNELS, default="auto", help="fused where they can be built, or portable; default auto"
+    )
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="turns of each model; default 5")
     parser.add_argument("--runs", type=int, default=4, metavar="N", help="timed runs in a turn; default 4")
     parser.add_argument("--sweep", metavar="KEY=V,V", help="image_size=112,224,448 or batch_size=1,2,4")
@@ -105,7 +109,7 @@ def check(args):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} must be at least 1, got {getattr(args, name)}")
     if args.runtime == "onnxruntime":
-        for flag, only in (("phase", "forward"), ("amp_level", "O0"), ("device_target", "CPU")):
+        for flag, only in (("phase", "forward"), ("amp_level", "O0"), ("device_target", "CPU"), ("kernels", "auto")):
             if getattr(args, flag) not in (only, None):
                 raise UserError(f"--runtime onnxruntime takes --{flag} {only} only, got {getattr(args, flag)}")
     if args.plot and not args.sweep:
@@ -124,7 +128,7 @@ def settings_of(args):
     options = parse_options(args.options)
     sizes = {"batch_size": parse_batch_size(args.batch_size), "image_size": parse_image_size(args.image_size)}
     device = {name: getattr(args, name) for name in ("amp_level", "amp_dtype", "device_target")}
-    forms = FORMS[args.runtime]
+    forms = KERNELS[args.kernels] if args.runtime == "mindspore" else FORMS[args.runtime]
     base = [
         Setting(model=model, options=options, **sizes, **device, form=form)
         for model in models

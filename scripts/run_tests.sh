@@ -9,6 +9,7 @@ cd "$ROOT"
 run "$python" -m ruff check .
 run "$python" -m ruff format --check .
 run "$python" -m pymarkdown --strict-config scan ./*.md docs
+run "$(dirname "$python")/clang-format" --dry-run --Werror kernels/*.h kernels/*.cc
 run "$(dirname "$python")/shellcheck" scripts/*.sh .ci/run
 run "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 

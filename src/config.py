@@ -167,6 +167,9 @@ class DeviceConfig:
         "O0", "mixed precision as MindSpore names it; O0: none", one_of("O0", "O1", "O2", "O3", "auto")
     )
     amp_dtype: str = key("float16", "16-bit type of mixed precision", one_of("float16", "bfloat16"))
+    kernels: str = key(
+        "auto", "of stage II: fused where they can be built, on CPU, or portable", one_of("auto", "fused", "portable")
+    )
     loss_scale: float = key(1024.0, "factor on the loss in float16; 0: found while training", zero_or_at_least(1))
 
 

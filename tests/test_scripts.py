@@ -244,6 +244,7 @@ def test_checks_and_ci():
         f"{bin}/python -m ruff check .",
         f"{bin}/python -m ruff format --check .",
         f"{bin}/python -m pymarkdown --strict-config scan ",
+        f"{bin}/clang-format --dry-run --Werror kernels/",
         f"{bin}/shellcheck scripts/",
         f"{bin}/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -x",
     ]

@@ -9,7 +9,9 @@ from src.errors import UserError
 from src.yaml_file import parse_yaml
 
 PHASES = ("forward", "train")
-NETWORK, UNFOLDED, FOLDED = "network", "ONNX, unfolded", "ONNX, folded"
+NETWORK, PORTABLE, UNFOLDED, FOLDED = "network", "portable", "ONNX, unfolded", "ONNX, folded"
+# `device.kernels`, or both in turns: the forms of a network.
+KERNELS = {"auto": (NETWORK,), "portable": (PORTABLE,), "both": (PORTABLE, NETWORK)}
 # Runtime: the forms in which it runs a model.
 FORMS = {"mindspore": (NETWORK,), "onnxruntime": (UNFOLDED, FOLDED)}
 PHASES_OF = {"mindspore": PHASES, "onnxruntime": PHASES[:1]}
@@ -21,7 +23,8 @@ DEVICE_RULES = {field.name: field.metadata["rule"] for field in dataclasses.fiel
 class Setting:
     """`image_size` is (height, width) in pixels, `options` are further arguments of `create_model`.
 
-    `form` is what runs: the network in MindSpore, or an exported file in onnxruntime, on CPU in float32.
+    `form` is what runs: the network in MindSpore, by fused kernels where it can or portable, or an exported file in
+    onnxruntime, on CPU in float32.
     """
 
     model: str
@@ -35,7 +38,14 @@ class Setting:
 
     @property
     def device(self):
-        return DeviceConfig(target=self.device_target, amp_level=self.amp_level, amp_dtype=self.amp_dtype)
+        kernels = "auto" if self.form == NETWORK else "portable"
+        return DeviceConfig(
+            target=self.device_target, amp_level=self.amp_level, amp_dtype=self.amp_dtype, kernels=kernels
+        )
+
+    @property
+    def is_file(self):
+        return self.form in FORMS["onnxruntime"]
 
     @property
     def precision(self):

@@ -14,7 +14,6 @@ from itertools import zip_longest
 
 from src.errors import UserError
 from src.measure.machine import machine
-from src.measure.setting import NETWORK
 
 
 def measure(settings, phases, rounds, runs):
@@ -39,7 +38,7 @@ def measure(settings, phases, rounds, runs):
         for setting in settings
     ]
     with tempfile.TemporaryDirectory() as folder:
-        files = [None if setting.form == NETWORK else f"{folder}/{i}.onnx" for i, setting in enumerate(settings)]
+        files = [f"{folder}/{i}.onnx" if setting.is_file else None for i, setting in enumerate(settings)]
         # In processes of their own too: counting and exporting take memory.
         with _workers(settings) as workers:
             for record, worker, file in zip(records, workers, files):

@@ -20,6 +20,7 @@ from src.device import World
 from src.measure.setting import FOLDED
 from src.measure.settled import settle
 from src.models.complexity import count_multiply_adds, count_parameters
+from src.training.kernels import kernels_of
 from src.training.losses import create_loss
 from src.training.memory import peak_memory_gb
 from src.training.network import build_network
@@ -47,7 +48,8 @@ class Workload:
         self.setting = setting
         self.shape = (setting.batch_size, 3, *setting.image_size)
         model = ModelConfig(setting.model, image_size=setting.image_size, options=setting.options)
-        self.network = build_network(model)
+        with kernels_of(setting.device):
+            self.network = build_network(model)
 
     def sizes(self):
         """Return the parameters, and the multiply-adds of one image."""

@@ -19,6 +19,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from src.ops.fused import FusedConvolution, FusedLayerConvolution, fuses
 from src.ops.gather_rows import GatherRows
 from src.ops.shift import ShiftSum
 from src.ops.sliding_window import SlidingWindowAttention
@@ -56,12 +57,40 @@ class ConvolutionPath(nn.Cell):
         tap_by_tap = np.arange(self.taps * slots, dtype=np.int32).reshape(self.taps, slots)
         self.slot_by_slot, self.back = Tensor(tap_by_tap.T.reshape(-1)), Tensor(np.argsort(tap_by_tap.T.reshape(1, -1)))
         self.gather = GatherRows()
+        self.is_fused = fuses(stride) and shift != "slice"
+        self.counts_itself = self.is_fused
+        if self.is_fused:
+            # Multiplied out, fc and shift are one convolution of the pieces: where those are few, the cheaper one.
+            outputs = channels // slots
+            self.is_one_product = not has_bias and pieces * outputs <= pieces + self.taps * outputs
+            fused = FusedConvolution if self.is_one_product else FusedLayerConvolution
+            self.fused = fused(pieces, kernel, stride, dilation)
+            self.no_bias = Tensor(np.zeros(self.taps, np.float32))
 
     def construct(self, maps):
+        return self.by_kernel(maps) if self.is_fused else self.portable(maps)
+
+    def by_kernel(self, maps):
+        layer, weight = self.fc.weight.reshape(self.taps, self.pieces), self.shift.weight
+        if self.is_one_product:
+            product = ops.matmul(layer.T, weight.reshape(-1, self.taps, self.taps))
+            return self.fused(maps, product.reshape(-1, self.pieces, *weight.shape[2:])).astype(maps.dtype)
+        bias = self.fc.bias if self.fc.has_bias else self.no_bias
+        return self.fused(maps, layer, bias, weight).astype(maps.dtype)
+
+    def portable(self, maps):
         batch, _, height, width = maps.shape
         maps = self.fc(maps.reshape(batch, self.pieces, self.slots * height, width))
         maps = self.gather(maps.reshape(batch, -1, height * width), self.slot_by_slot, self.back)
         return self.shift(maps.reshape(batch, -1, height, width))
+
+    def multiply_adds(self, input_shape, output_shape):
+        """Of `fc` and the shift, as the paper counts them; they count themselves where each is run."""
+        if not self.counts_itself:
+            return 0
+        batch, channels, height, width = input_shape
+        per_output = output_shape[0] * output_shape[1] * output_shape[2] * output_shape[3]
+        return batch * height * width * channels * self.taps + per_output * self.taps**2
 
 
 class WeightedSum(nn.Cell):

@@ -17,6 +17,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops.auto_generate import SoftmaxBackward
 
+from src.ops.fused import FusedAttention, fuses
 from src.ops.gather_rows import GatherRows
 from src.ops.neighbourhood import window_blocks
 from src.ops.swap_axes import SwapAxes
@@ -122,8 +123,17 @@ class SlidingWindowAttention(nn.Cell):
         self.gather, self.gather_some = GatherRows(), GatherRows(gaps=True)
         self.bias = ops.BatchMatMul(transpose_b=True)
         self.attend = BlockAttention()
+        self.is_fused = fuses(stride)
+        if self.is_fused:
+            self.fused = FusedAttention(heads, kernel, stride, dilation)
 
     def construct(self, qkv):
+        return self.by_kernel(qkv) if self.is_fused else self.portable(qkv)
+
+    def by_kernel(self, qkv):
+        return self.fused(qkv, self.position.weight).astype(qkv.dtype)
+
+    def portable(self, qkv):
         batch, _, height, width = qkv.shape
         n, queries, keys, outputs, query_features, key_features, negative_location = _constants(
             height, width, self.kernel, self.stride, self.dilation, self.head_channels

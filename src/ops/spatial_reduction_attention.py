@@ -94,13 +94,14 @@ class FoldedConvolutionPath(ConvolutionPath):
     def __init__(self, pieces, slots, channels, kernel, shift):
         super().__init__(pieces, slots, channels, kernel, shift=shift)
         self.is_folded = pieces < self.taps and shift != "slice"
+        self.counts_itself |= self.is_folded
         piece_by_piece = np.arange(pieces * slots, dtype=np.int32).reshape(pieces, slots)
         self.pieces_of_slots = Tensor(piece_by_piece.T.reshape(-1))
         self.pieces_back = Tensor(np.argsort(piece_by_piece.T.reshape(1, -1)).astype(np.int32))
 
-    def construct(self, maps):
+    def portable(self, maps):
         if not self.is_folded:
-            return ConvolutionPath.construct(self, maps)
+            return ConvolutionPath.portable(self, maps)
         batch, channels, height, width = maps.shape
         maps = self.gather(maps.reshape(batch, channels, height * width), self.pieces_of_slots, self.pieces_back)
         maps = maps.reshape(batch, channels, height, width)
@@ -108,13 +109,6 @@ class FoldedConvolutionPath(ConvolutionPath):
         weight = ops.matmul(self.fc.weight.reshape(self.taps, -1).T, shift.reshape(-1, self.taps, self.taps))
         weight = weight.reshape(-1, self.pieces, *shift.shape[2:]).astype(maps.dtype)
         return ops.conv2d(maps, weight, None, 1, "pad", shift.shape[2] // 2, 1, self.slots)
-
-    def multiply_adds(self, input_shape, output_shape):
-        """Of `fc` and the shift, as the paper counts them; they count themselves where nothing is folded."""
-        if not self.is_folded:
-            return 0
-        batch, channels, height, width = input_shape
-        return batch * height * width * (channels * self.taps + output_shape[1] * self.taps**2)
 
 
 class GridConvolution(nn.Cell):

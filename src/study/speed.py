@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from src.measure.records import append_record, read_records, setting_of
-from src.measure.setting import PHASES, Setting
+from src.measure.setting import NETWORK, PHASES, PORTABLE, Setting
 from src.measure.turns import measure
 
 ROUNDS, RUNS = 5, 4
@@ -44,6 +44,7 @@ def setting(model, config):
         amp_level=config.device.amp_level,
         amp_dtype=config.device.amp_dtype,
         device_target=config.device.target,
+        form=PORTABLE if config.device.kernels == "portable" else NETWORK,
     )
 
 

@@ -13,6 +13,7 @@ from src.data.dataset import create_dataset, iterate
 from src.data.image_folder import list_split
 from src.errors import UserError
 from src.training.checkpoint import load_weights
+from src.training.kernels import kernels_of
 from src.training.network import build_network
 from src.training.parallel import gather_from_workers, sum_over_workers
 from src.training.precision import mixed_precision
@@ -98,7 +99,8 @@ def evaluate_checkpoint(config, checkpoint, world, per_class=None):
         UserError: the data, the model or the checkpoint cannot be used, or it was trained on other classes.
     """
     model = config.model
-    network = build_network(model)
+    with kernels_of(config.device):
+        network = build_network(model)
     classes = Classes.recorded(load_weights(network, checkpoint), model.num_classes)
     numbers = numbers_to_judge(classes, config.data, f"checkpoint {checkpoint}", world)
     images = create_dataset(config.data, model.size, model.in_channels, "val", world.rank, world.size, numbers=numbers)

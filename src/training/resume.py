@@ -15,6 +15,7 @@ _STATE = ("epoch", "step", "best_top1", "top1", "top5", "loss", "samples")
 # Settings of where and how a run is watched, which change nothing of what it learns.
 _FREE = (
     *("output_dir", "data.data_dir", "data.num_workers", "data.damaged_list", "device.target", "device.device_id"),
+    "device.kernels",
     *("train.log_interval", "train.save_steps", "train.keep_checkpoints", "train.data_sink", "finetune.pretrained"),
 )
 

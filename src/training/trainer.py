@@ -19,6 +19,7 @@ from src.training.curves import plot_curves
 from src.training.ema import Ema
 from src.training.evaluate import EvaluationStep, evaluate
 from src.training.fine_tuning import prepare_fine_tuning
+from src.training.kernels import kernels_of
 from src.training.losses import class_weights, create_loss
 from src.training.monitor import Monitor, Plan, path_weights
 from src.training.network import build_network
@@ -85,7 +86,8 @@ class Trainer:
         self.splits = {split: list_split(config.data, split) for split in ("train", "val")}
         classes = classes_to_train(config.data, *self.splits.values(), config.model.num_classes)
         ms.set_seed(config.train.seed)
-        self.network = build(config.model)
+        with kernels_of(config.device):
+            self.network = build(config.model)
         self.began, classes = prepare_fine_tuning(self.network, config.finetune, classes, bool(checkpoints))
         self.take_classes(classes, f"the run in {folder.path}")
         self.plan = self.make_plan()

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+// The convolution path (paper, section 4.2), tile by tile: its k*k maps a slot never lie in memory as a whole.
+//
+//     maps[t] = sum over p of layer[t, p] * pieces[p] + bias[t]          `fc`, for each pixel
+//     out[m]  = sum over t and offsets o of weight[m, t, o] * maps[t] at o          shift and sum
+//
+// Both are linear, so with few pieces their product (computed by the caller) is the cheaper convolution: of the pieces
+// as they are, without a layer.
+
+#pragma once
+
+#include "kernels.h"
+#include "tile.h"
+
+namespace {
+
+// For N sums of products at X vectors: sums[i, x] += factors[i * factor_step] * values[x].
+template <int N, int X>
+inline void add_products(const float* factors, size_t factor_step, const float* values, Vector (&sums)[N][X]) {
+  Vector value[X];
+#pragma GCC unroll 2
+  for (int x = 0; x < X; ++x) value[x] = load(values + x * LANES);
+#pragma GCC unroll 4
+  for (int i = 0; i < N; ++i)
+#pragma GCC unroll 2
+    for (int x = 0; x < X; ++x) sums[i][x] += factors[i * factor_step] * value[x];
+}
+
+// Call `function` with counts of 4, then with what is left, and with 2 vectors at a time, then with one.
+template <int N, int X>
+struct Block {
+  static constexpr int count = N, vectors = X;
+};
+
+template <int N, typename Function>
+inline void for_vectors(int first, int vectors, const Function& function) {
+  int x = 0;
+  for (; x + 2 <= vectors; x += 2) function(Block<N, 2>(), first, x * LANES);
+  if (x < vectors) function(Block<N, 1>(), first, x * LANES);
+}
+
+template <typename Function>
+inline void for_blocks(int count, int vectors, const Function& function) {
+  int i = 0;
+  for (; i + 4 <= count; i += 4) for_vectors<4>(i, vectors, function);
+  if (count - i == 3) for_vectors<3>(i, vectors, function);
+  if (count - i == 2) for_vectors<2>(i, vectors, function);
+  if (count - i == 1) for_vectors<1>(i, vectors, function);
+}
+
+// What one slot of one image needs at hand for a tile.
+struct SlotTile {
+  const Convolution& c;
+  Tile tile;
+  size_t row_size, map_size, size, out_size;  // of a padded row, its map; of the whole maps
+  int margin;
+  size_t row_step, dout_size;
+  float *maps, *pieces, *is_inside, *dmaps, *dout, *dpieces;
+  int *columns_memory, *places;
+  Tap* taps;
+  float* next;
+
+  SlotTile(const Convolution& convolution, int index, bool has_gradient, float* memory)
+      : c(convolution), tile(c.window, index), next(memory) {
+    const Window& w = c.window;
+    row_size = tile.row_size;
+    map_size = row_size * tile.padded_rows;
+    size = static_cast<size_t>(w.height) * w.width;
+    out_size = static_cast<size_t>(w.out_height()) * w.out_width();
+    margin = rounded_up(tile.reach);
+    row_step = margin + tile.width;
+    dout_size = tile.rows * row_step;
+    maps = take(c.maps * map_size);
+    pieces = take(c.pieces * row_size);
+    is_inside = take(row_size);
+    columns_memory = reinterpret_cast<int*>(take(row_size));
+    places = reinterpret_cast<int*>(take(w.kernel));
+    taps = reinterpret_cast<Tap*>(take(2 * w.kernel));
+    for (int j = 0; j < w.kernel; ++j) {
+      taps[j] = tap_of(w, j);
+      places[j] = taps[j].phase * tile.width + taps[j].place;
+    }
+    dmaps = dout = dpieces = nullptr;
+    if (has_gradient) {
+      dmaps = take(c.maps * map_size);
+      dout = take(c.outputs * dout_size) + margin;
+      dpieces = take(c.pieces * row_size);
+    }
+  }
+
+  float* take(size_t count) {
+    float* memory = next;
+    next += count;
+    return memory;
+  }
+
+  // The input's row of a padded one; -1 for a row of zeros.
+  int source(int r) const { return inside(tile.first_row * c.window.stride - c.window.padding() + r, c.window.height); }
+
+  // Copy a row of each piece of the slot.
+  void read_pieces(const float* from, int r, const Columns& columns, float* to, size_t step) const {
+    const Window& w = c.window;
+    for (int p = 0; p < c.pieces; ++p) {
+      const float* row = from + p * c.slots * size + static_cast<size_t>(source(r)) * w.width;
+      pad_row(row, w, tile, columns, to + p * step);
+    }
+  }
+
+  // Fill `maps`.
+  void read(const float* from, const float* layer, const float* bias, const Columns& columns) const {
+    for (size_t n = 0; n < row_size; ++n) is_inside[n] = columns.source[n] >= 0 ? 1.0f : 0.0f;
+    for (int r = 0; r < tile.padded_rows; ++r) {
+      float* row = maps + r * row_size;
+      if (source(r) < 0) {
+        for (int t = 0; t < c.maps; ++t) __builtin_memset(row + t * map_size, 0, row_size * sizeof(float));
+      } else if (!c.has_layer) {
+        read_pieces(from, r, columns, row, map_size);
+      } else {
+        read_pieces(from, r, columns, pieces, row_size);
+        for_blocks(c.maps, row_size / LANES, [&](auto block, int t, int n) {
+          constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
+          Vector sums[N][X];
+          for (int i = 0; i < N; ++i)
+            for (int x = 0; x < X; ++x) sums[i][x] = load(is_inside + n + x * LANES) * bias[t + i];
+          for (int p = 0; p < c.pieces; ++p)
+            add_products<N, X>(layer + t * c.pieces + p, c.pieces, pieces + p * row_size + n, sums);
+          for (int i = 0; i < N; ++i)
+            for (int x = 0; x < X; ++x) store(row + (t + i) * map_size + n + x * LANES, sums[i][x]);
+        });
+      }
+    }
+  }
+
+  // Copy the tile of a slot's output gradients, with zeros around each row.
+  void read_dout(const float* from) const {
+    __builtin_memset(dout - margin, 0, c.outputs * dout_size * sizeof(float));
+    for (int m = 0; m < c.outputs; ++m)
+      for (int y = 0; y < tile.rows; ++y) {
+        const size_t place = static_cast<size_t>(tile.first_row + y) * c.window.out_width() + tile.first_column;
+        __builtin_memcpy(dout + m * dout_size + y * row_step, from + m * out_size + place,
+                         tile.columns * sizeof(float));
+      }
+  }
+
+  // What the maps receive from all outputs: a convolution of those.
+  void gather_dmaps(const float* weight) const {
+    const Window& w = c.window;
+    const size_t of_map = w.taps(), of_output = c.maps * of_map;
+    for (int r = 0; r < tile.padded_rows; ++r)
+      for (int phase = 0; phase < w.stride; ++phase)
+        for_blocks(c.maps, tile.width / LANES, [&](auto block, int t, int n) {
+          constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
+          Vector sums[N][X] = {};
+          for (int i = 0; i < w.kernel; ++i) {
+            const int above = r - i * w.dilation;
+            if (above < 0 || above % w.stride || above / w.stride >= tile.rows) continue;
+            for (int j = 0; j < w.kernel; ++j) {
+              if (taps[j].phase != phase) continue;
+              const float* row = dout + above / w.stride * row_step + n - taps[j].place;
+              const float* factors = weight + t * of_map + i * w.kernel + j;
+              for (int m = 0; m < c.outputs; ++m)
+                add_products<N, X>(factors + m * of_output, of_map, row + m * dout_size, sums);
+            }
+          }
+          float* to = dmaps + t * map_size + r * row_size + phase * tile.width + n;
+          for (int i = 0; i < N; ++i)
+            for (int x = 0; x < X; ++x) store(to + i * map_size + x * LANES, sums[i][x]);
+        });
+  }
+
+  // Add to the weight's gradient, for N outputs and T taps of a row of one map.
+  template <int N, int T>
+  inline void add_dweight(int m, int t, int i, int j, float* dweight) const {
+    const Window& w = c.window;
+    Vector sums[N][T] = {};
+    for (int y = 0; y < tile.rows; ++y) {
+      const float* row = maps + t * map_size + (y * w.stride + i * w.dilation) * row_size;
+      const float* gradient = dout + m * dout_size + y * row_step;
+      for (int x = 0; x < tile.columns; x += LANES) {
+        Vector values[T];
+#pragma GCC unroll 3
+        for (int k = 0; k < T; ++k) values[k] = load(row + places[j + k] + x);
+#pragma GCC unroll 4
+        for (int o = 0; o < N; ++o) {
+          const Vector g = load(gradient + o * dout_size + x);
+#pragma GCC unroll 3
+          for (int k = 0; k < T; ++k) sums[o][k] += g * values[k];
+        }
+      }
+    }
+    for (int o = 0; o < N; ++o)
+      for (int k = 0; k < T; ++k) {
+        float& place = dweight[((m + o) * c.maps + t) * w.taps() + i * w.kernel + j + k];
+        place += sum_of(sums[o][k]);
+      }
+  }
+
+  void add_all_dweights(float* dweight) const {
+    const Window& w = c.window;
+    for (int t = 0; t < c.maps; ++t)
+      for (int i = 0; i < w.kernel; ++i)
+        for (int m = 0; m < c.outputs; m += 4)
+          for (int j = 0; j < w.kernel; j += 3) {
+            const int outputs = smaller(4, c.outputs - m), row = smaller(3, w.kernel - j);
+            const auto of = [&](auto block) {
+              constexpr int N = decltype(block)::count;
+              if (row == 3) add_dweight<N, 3>(m, t, i, j, dweight);
+              if (row == 2) add_dweight<N, 2>(m, t, i, j, dweight);
+              if (row == 1) add_dweight<N, 1>(m, t, i, j, dweight);
+            };
+            if (outputs == 4) of(Block<4, 1>());
+            if (outputs == 3) of(Block<3, 1>());
+            if (outputs == 2) of(Block<2, 1>());
+            if (outputs == 1) of(Block<1, 1>());
+          }
+  }
+
+  // From the maps on to the pieces, through the layer.
+  void pass_on(const float* from, const float* layer, const Columns& columns, float* dfrom, float* dlayer,
+               float* dbias) const {
+    const Window& w = c.window;
+    for (int r = 0; r < tile.padded_rows; ++r) {
+      if (source(r) < 0) continue;
+      const float* row = dmaps + r * row_size;
+      if (c.has_layer) {
+        read_pieces(from, r, columns, pieces, row_size);
+        for_blocks(c.pieces, row_size / LANES, [&](auto block, int p, int n) {
+          constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
+          Vector sums[N][X] = {};
+          for (int t = 0; t < c.maps; ++t)
+            add_products<N, X>(layer + t * c.pieces + p, 1, row + t * map_size + n, sums);
+          for (int i = 0; i < N; ++i)
+            for (int x = 0; x < X; ++x) store(dpieces + (p + i) * row_size + n + x * LANES, sums[i][x]);
+        });
+        for (int t = 0; t < c.maps; ++t) {
+          for (int p = 0; p < c.pieces; ++p)
+            dlayer[t * c.pieces + p] += inner(row + t * map_size, pieces + p * row_size);
+          dbias[t] += inner(row + t * map_size, is_inside);
+        }
+      }
+      for (int p = 0; p < c.pieces; ++p)
+        add_padded_row(c.has_layer ? dpieces + p * row_size : row + p * map_size, w, tile, columns,
+                       dfrom + p * c.slots * size + static_cast<size_t>(source(r)) * w.width);
+    }
+  }
+
+  float inner(const float* a, const float* b) const {
+    Vector sum = {};
+    for (size_t n = 0; n < row_size; n += LANES) sum += load(a + n) * load(b + n);
+    return sum_of(sum);
+  }
+};
+
+size_t convolution_scratch(const Convolution& c, bool has_gradient) {
+  const Window& w = c.window;
+  // The first tile is the largest.
+  const Tile tile(w, 0);
+  const size_t row = tile.row_size, map = row * tile.padded_rows;
+  size_t count = c.maps * map + (c.pieces + 2) * row + 3 * w.kernel;
+  if (has_gradient)
+    count += c.maps * map + c.outputs * tile.rows * (rounded_up(tile.reach) + tile.width) + c.pieces * row;
+  return count;
+}
+
+// One tile of one slot of one image: unit (b * slots + slot) * tiles + tile.
+void convolve(const Convolution& c, const float* pieces, const float* layer, const float* bias, const float* weight,
+              float* out, int unit, float* memory) {
+  const Window& w = c.window;
+  const int slot = unit / w.tiles() % c.slots, image = unit / w.tiles() / c.slots;
+  const SlotTile at(c, unit % w.tiles(), false, memory);
+  const Tile& tile = at.tile;
+  const Columns columns(w, tile, inside, at.columns_memory);
+  at.read(pieces + (static_cast<size_t>(image) * c.pieces * c.slots + slot) * at.size, layer, bias, columns);
+  const size_t of_output = static_cast<size_t>(c.maps) * w.taps();
+  weight += slot * c.outputs * of_output;
+  out += static_cast<size_t>(image * c.slots + slot) * c.outputs * at.out_size;
+  for (int y = 0; y < tile.rows; ++y) {
+    float* to = out + static_cast<size_t>(tile.first_row + y) * w.out_width() + tile.first_column;
+    for_blocks(c.outputs, tile.vectors, [&](auto block, int m, int x) {
+      constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
+      Vector sums[N][X] = {};
+      const float* factors = weight + m * of_output;
+      for (int t = 0; t < c.maps; ++t)
+        for (int i = 0; i < w.kernel; ++i) {
+          const float* row = at.maps + t * at.map_size + (y * w.stride + i * w.dilation) * at.row_size + x;
+          for (int j = 0; j < w.kernel; ++j) add_products<N, X>(factors++, of_output, row + at.places[j], sums);
+        }
+      for (int i = 0; i < N; ++i)
+        for (int v = 0; v < X; ++v)
+          store_first(to + (m + i) * at.out_size + x + v * LANES, sums[i][v], tile.columns - x - v * LANES);
+    });
+  }
+}
+
+// One slot of all images, one after another, as they share the slot's weight. The gradients of the layer and its bias
+// are those of this slot alone.
+void convolve_gradient(const Convolution& c, const float* pieces, const float* layer, const float* bias,
+                       const float* weight, const float* dout, float* dpieces, float* dlayer, float* dbias,
+                       float* dweight, int slot, float* memory) {
+  const Window& w = c.window;
+  const size_t size = static_cast<size_t>(w.height) * w.width;
+  const size_t out_size = static_cast<size_t>(w.out_height()) * w.out_width();
+  const size_t weights = static_cast<size_t>(c.outputs) * c.maps * w.taps();
+  weight += slot * weights;
+  dweight += slot * weights;
+  __builtin_memset(dweight, 0, weights * sizeof(float));
+  if (c.has_layer) {
+    dlayer += slot * c.maps * c.pieces;
+    __builtin_memset(dlayer, 0, c.maps * c.pieces * sizeof(float));
+    dbias += slot * c.maps;
+    __builtin_memset(dbias, 0, c.maps * sizeof(float));
+  }
+  for (int image = 0; image < c.batch; ++image) {
+    const size_t first = (static_cast<size_t>(image) * c.pieces * c.slots + slot) * size;
+    for (int p = 0; p < c.pieces; ++p) __builtin_memset(dpieces + first + p * c.slots * size, 0, size * sizeof(float));
+    for (int index = 0; index < w.tiles(); ++index) {
+      const SlotTile at(c, index, true, memory);
+      const Columns columns(w, at.tile, inside, at.columns_memory);
+      at.read(pieces + first, layer, bias, columns);
+      at.read_dout(dout + static_cast<size_t>(image * c.slots + slot) * c.outputs * out_size);
+      at.add_all_dweights(dweight);
+      at.gather_dmaps(weight);
+      at.pass_on(pieces + first, layer, columns, dpieces + first, dlayer, dbias);
+    }
+  }
+}
+
+}  // namespace

@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels for one set of instructions: compiled once for each, with its own `KERNELS` (the name of the table).
+
+#include "kernels.h"
+
+#include "convolution_path.h"
+#include "sliding_window.h"
+
+extern const Kernels KERNELS = {attention_scratch,   attend,   attend_gradient,
+                                convolution_scratch, convolve, convolve_gradient};

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels of one set of instructions. `operators.cc` calls those that the CPU has.
+
+#pragma once
+
+#include "shapes.h"
+
+// Sliding-window attention of maps (B, 3 * N * d, H, W).
+struct Attention {
+  Window window;
+  int batch, heads, channels;  // N, and d of each head
+};
+
+// The convolution path: pieces (B, P * d, H, W), one after another; slot s holds channel s of each piece. What is
+// convolved in a slot are its P pieces as they are, or `maps` that a linear layer makes of them: the layer's bias ends
+// where the map ends, and beyond are zeros.
+struct Convolution {
+  Window window;
+  int batch, slots, pieces, outputs;  // outputs: of each slot, C / d
+  int maps;                           // that are convolved in each slot
+  bool has_layer;
+};
+
+struct Kernels {
+  size_t (*attention_scratch)(const Attention&, bool has_gradient);
+  void (*attend)(const Attention&, const float* qkv, const float* position, float* out, int unit, float* memory);
+  void (*attend_gradient)(const Attention&, const float* qkv, const float* position, const float* dout, float* dqkv,
+                          float* dposition, int unit, float* memory);
+  size_t (*convolution_scratch)(const Convolution&, bool has_gradient);
+  void (*convolve)(const Convolution&, const float* pieces, const float* layer, const float* bias, const float* weight,
+                   float* out, int unit, float* memory);
+  void (*convolve_gradient)(const Convolution&, const float* pieces, const float* layer, const float* bias,
+                            const float* weight, const float* dout, float* dpieces, float* dlayer, float* dbias,
+                            float* dweight, int unit, float* memory);
+};
+
+extern const Kernels plain_kernels, avx2_kernels, avx512_kernels;

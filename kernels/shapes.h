@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// What both sides of a call know: the sizes of a window over a map, and into how many tiles the work falls.
+
+#pragma once
+
+#include <cstddef>
+
+// A tile and what surrounds it stay in the cache of a core.
+constexpr int TILE_ROWS = 16;
+constexpr int TILE_COLUMNS = 64;
+constexpr int MOST_STRIDE = 8;
+
+struct Window {
+  int height, width;             // of the input
+  int kernel, stride, dilation;  // kernel: odd
+
+  int out_height() const { return (height + stride - 1) / stride; }
+  int out_width() const { return (width + stride - 1) / stride; }
+  int padding() const { return kernel / 2 * dilation; }
+  int taps() const { return kernel * kernel; }
+  int tiles() const {
+    const int down = (out_height() + TILE_ROWS - 1) / TILE_ROWS;
+    const int across = (out_width() + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    return down * across;
+  }
+};

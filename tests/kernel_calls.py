@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fused kernels called as MindSpore calls them, on NumPy arrays, and judged by the literal reference.
+
+As a script, `python kernel_calls.py LIBRARY` judges some cases; for a library that watches its memory itself.
+"""
+
+import ctypes
+import sys
+
+import numpy as np
+from acmix_reference import convolve, sliding_window_attention
+
+# height, width, kernel, stride, dilation: more than a tile, less than a vector, windows wider than the map.
+SIZES = [(20, 70, 7, 1, 1), (33, 130, 3, 2, 1), (5, 7, 5, 3, 2), (1, 1, 7, 1, 1), (2, 9, 9, 2, 2), (17, 16, 1, 1, 1)]
+
+
+class Kernels:
+    """The operators of a library; each returns new arrays."""
+
+    def __init__(self, path):
+        self.library = ctypes.CDLL(str(path))
+
+    def set_threads(self, count):
+        self.library.acmix_set_threads(count)
+
+    def call(self, name, inputs, shapes):
+        """Return the float32 outputs of these shapes; what an operator leaves out stays NaN."""
+        arrays = [np.ascontiguousarray(array) for array in inputs]
+        assert all(array.dtype in (np.float32, np.int32) for array in arrays)
+        outputs = [np.full(shape, np.nan, np.float32) for shape in shapes]
+        arrays += outputs
+        pointers = (ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in arrays])
+        shapes = [(ctypes.c_int64 * max(array.ndim, 1))(*array.shape) for array in arrays]
+        shapes = (ctypes.POINTER(ctypes.c_int64) * len(arrays))(
+            *[ctypes.cast(shape, ctypes.POINTER(ctypes.c_int64)) for shape in shapes]
+        )
+        ranks = (ctypes.c_int * len(arrays))(*[array.ndim for array in arrays])
+        assert getattr(self.library, name)(len(arrays), pointers, ranks, shapes, None, None, None) == 0
+        return outputs
+
+    def attend(self, qkv, position, window):
+        batch, channels, height, width = qkv.shape
+        size = -(-height // window[1]), -(-width // window[1])
+        return self.call("SlidingWindowAttention", (qkv, position, np.int32(window)), [(batch, channels // 3, *size)])[
+            0
+        ]
+
+    def attend_gradient(self, qkv, position, window, dout):
+        inputs = qkv, position, np.int32(window), dout
+        shapes = qkv.shape, (len(qkv), qkv.shape[1] // 3 // len(position), *position.shape)
+        dqkv, dposition = self.call("SlidingWindowAttentionGradient", inputs, shapes)
+        return dqkv, dposition.sum((0, 1))
+
+    def convolve(self, pieces, layer, bias, weight, window, count):
+        """The convolution of the pieces as they are where `layer` is None."""
+        name, parameters = ("LayerAndConvolution", (layer, bias)) if layer is not None else ("ConvolutionOfPieces", ())
+        size = -(-pieces.shape[2] // window[1]), -(-pieces.shape[3] // window[1])
+        inputs = pieces, *parameters, weight, np.int32([*window, count])
+        return self.call(name, inputs, [(len(pieces), len(weight), *size)])[0]
+
+    def convolve_gradient(self, pieces, layer, bias, weight, window, count, dout):
+        numbers, slots = np.int32([*window, count]), pieces.shape[1] // count
+        if layer is None:
+            inputs = pieces, weight, numbers, dout
+            dpieces, dweight = self.call("ConvolutionOfPiecesGradient", inputs, (pieces.shape, weight.shape))
+            return dpieces, None, None, dweight
+        inputs = pieces, layer, bias, weight, numbers, dout
+        shapes = pieces.shape, (slots, *layer.shape), (slots, *bias.shape), weight.shape
+        dpieces, dlayer, dbias, dweight = self.call("LayerAndConvolutionGradient", inputs, shapes)
+        return dpieces, dlayer.sum(0), dbias.sum(0), dweight
+
+
+def judge(values, function, cotangent, out, gradients):
+    """Compare an output with `function(*values)`, and its gradients with the numerical slope along a random line."""
+    expected = function(*values)
+    assert np.abs(out - expected).max() < 1e-5 * max(np.abs(expected).max(), 1)
+    rng = np.random.default_rng(1)
+    line = [rng.standard_normal(value.shape) for value in values]
+
+    def along(step):
+        return (cotangent * function(*[value + step * way for value, way in zip(values, line)])).sum()
+
+    slope = (along(1e-5) - along(-1e-5)) / 2e-5
+    parts = [(gradient.astype(np.float64) * way).sum() for gradient, way in zip(gradients, line)]
+    assert abs(sum(parts) - slope) < 1e-4 * max(np.abs(parts).sum(), 1)
+
+
+def judge_attention(kernels, size, heads, channels, seed):
+    height, width, kernel, stride, dilation = size
+    rng = np.random.default_rng(seed)
+    qkv = rng.standard_normal((2, 3 * heads * channels, height, width)).astype(np.float32)
+    position = rng.standard_normal((channels, 2)).astype(np.float32)
+
+    def attention(qkv, position):
+        return sliding_window_attention(*np.split(qkv, 3, 1), position, heads, kernel, stride, dilation)
+
+    window = kernel, stride, dilation
+    out = kernels.attend(qkv, position, window)
+    dout = rng.standard_normal(out.shape).astype(np.float32)
+    gradients = kernels.attend_gradient(qkv, position, window, dout)
+    judge([qkv.astype(np.float64), position.astype(np.float64)], attention, dout, out, gradients)
+
+
+def judge_convolution(kernels, size, pieces, slots, outputs, has_layer, seed):
+    height, width, kernel, stride, dilation = size
+    rng = np.random.default_rng(seed)
+    maps = kernel * kernel if has_layer else pieces
+    shapes = [(2, pieces * slots, height, width), (maps, pieces), (maps,), (slots * outputs, maps, kernel, kernel)]
+    x, layer, bias, weight = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    window = kernel, stride, dilation
+
+    def of_pieces(x, weight):
+        by_slot = x.reshape(2, pieces, slots, height, width).swapaxes(1, 2).reshape(x.shape)
+        return convolve(by_slot, weight, stride, dilation, slots)
+
+    def of_layer(x, layer, bias, weight):
+        by_slot = x.reshape(2, pieces, slots, height, width)
+        made = np.einsum("tp,bpdhw->bdthw", layer, by_slot) + bias[:, None, None]
+        return convolve(made.reshape(2, -1, height, width), weight, stride, dilation, slots)
+
+    parameters = (layer, bias) if has_layer else (None, None)
+    out = kernels.convolve(x, *parameters, weight, window, pieces)
+    dout = rng.standard_normal(out.shape).astype(np.float32)
+    gradients = kernels.convolve_gradient(x, *parameters, weight, window, pieces, dout)
+    values = [value.astype(np.float64) for value in (x, *parameters, weight) if value is not None]
+    gradients = [gradient for gradient in gradients if gradient is not None]
+    judge(values, of_layer if has_layer else of_pieces, dout, out, gradients)
+
+
+def main():
+    kernels = Kernels(sys.argv[1])
+    kernels.set_threads(2)
+    for seed, size in enumerate(SIZES):
+        judge_attention(kernels, size, heads=2, channels=5, seed=seed)
+        judge_convolution(kernels, size, pieces=6, slots=3, outputs=2, has_layer=True, seed=seed)
+        judge_convolution(kernels, size, pieces=4, slots=2, outputs=5, has_layer=False, seed=seed)
+
+
+if __name__ == "__main__":
+    main()

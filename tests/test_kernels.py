@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fused kernels: what they compute, in every form of instruction, and that they touch nothing but their maps."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_calls import SIZES, Kernels, judge_attention, judge_convolution
+from mindspore import Tensor, nn, ops
+
+from src.models import create_model
+from src.ops import ACmix
+from src.ops.acmix import ConvolutionPath
+from src.ops.fused import FusedAttention
+from src.ops.kernels import FLAGS, SOURCES, fused_form, library
+
+TESTS = Path(__file__).resolve().parent
+
+
+@pytest.fixture(scope="module")
+def built():
+    """The path of the library."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    with fused_form():
+        return library()
+
+
+@pytest.fixture(scope="module")
+def kernels(built):
+    return Kernels(built)
+
+
+sizes = st.tuples(
+    st.integers(1, 40),
+    st.integers(1, 80),
+    st.sampled_from((1, 3, 5, 7, 9, 17)),
+    st.integers(1, 8),
+    st.integers(1, 3),
+).filter(lambda size: size[0] * size[1] * size[2] ** 2 < 20000 * size[3] ** 2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(size=sizes, heads=st.integers(1, 3), channels=st.integers(1, 13), seed=st.integers(0, 2**31))
+def test_attention_is_the_definition(kernels, size, heads, channels, seed):
+    """Any map, window, stride and dilation: output by the literal reference, gradients by the numerical slope."""
+    judge_attention(kernels, size, heads, channels, seed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=sizes.filter(lambda size: size[2] <= 5),
+    pieces=st.integers(1, 13),
+    slots=st.integers(1, 3),
+    outputs=st.integers(1, 9),
+    has_layer=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_convolution_is_the_definition(kernels, size, pieces, slots, outputs, has_layer, seed):
+    """With the linear layer and without, whatever is no whole block of anything."""
+    judge_convolution(kernels, size, pieces, slots, outputs, has_layer, seed)
+
+
+@pytest.mark.parametrize("instructions", ["plain", "avx2", "avx512", "none of these"])
+def test_every_set_of_instructions(instructions, built):
+    """One that the CPU lacks is not taken: the best that it has below it is; a word that is none changes nothing."""
+    run_script([str(built)], ACMIX_INSTRUCTIONS=instructions)
+
+
+def run_script(words, **environment):
+    done = subprocess.run(
+        [sys.executable, TESTS / "kernel_calls.py", *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def test_nothing_outside_of_the_maps_is_touched(tmp_path):
+    """Protects the memory beside a map, and arithmetic that C++ leaves undefined: the compiler's sanitizers watch."""
+    compiler = os.environ.get("CXX") or "c++"
+    runtime = subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+    if not os.path.isabs(runtime):
+        pytest.skip("this compiler has no sanitizers")
+    flags = [flag for flag in FLAGS if flag != "-O3"] + ["-O1", "-g", "-fsanitize=address,undefined"]
+    flags += ["-fno-sanitize-recover=undefined", "-pthread"]
+    # All three tables have the CPU's plainest instructions here, which are quick to compile.
+    tables = []
+    for name in ("plain", "avx2", "avx512"):
+        text = f'#include "{SOURCES}/kernels.cc"\n' if name == "plain" else f'#include "{SOURCES}/kernels.h"\n'
+        if name != "plain":
+            text += f"extern const Kernels {name}_kernels = plain_kernels;\n"
+        (tmp_path / f"{name}.cc").write_text(text)
+        tables.append(tmp_path / f"{name}.cc")
+    sources = [*tables, SOURCES / "operators.cc", SOURCES / "threads.cc"]
+    made = tmp_path / "watched.so"
+    command = [compiler, *flags, "-DKERNELS=plain_kernels", "-shared", *map(str, sources), "-o", str(made)]
+    subprocess.run(command, check=True, capture_output=True)
+    leaks = "detect_leaks=0"  # Python's own
+    run_script([str(made)], LD_PRELOAD=runtime, ASAN_OPTIONS=leaks, ACMIX_INSTRUCTIONS="plain")
+
+
+@pytest.mark.parametrize("size", SIZES[:2])
+def test_any_number_of_threads_gives_the_same_bits(size, kernels):
+    """Protects exact resuming on another machine, and that a second graph may run at the same time."""
+    rng = np.random.default_rng(0)
+    qkv, position = rng.standard_normal((2, 36, *size[:2])), rng.standard_normal((6, 2))
+    weight = rng.standard_normal((12, 6, 3, 3)).astype(np.float32)
+    qkv, position, window = qkv.astype(np.float32), position.astype(np.float32), size[2:]
+
+    def everything():
+        out = kernels.attend(qkv, position, window)
+        results = [out, *kernels.attend_gradient(qkv, position, window, out)]
+        out = kernels.convolve(qkv, None, None, weight, (3, *window[1:]), 6)
+        gradients = kernels.convolve_gradient(qkv, None, None, weight, (3, *window[1:]), 6, out)
+        return [*results, out, gradients[0], gradients[3]]
+
+    kernels.set_threads(1)
+    expected = everything()
+    for count in (2, 3, 16, 2):
+        kernels.set_threads(count)
+        with ThreadPoolExecutor(3) as callers:
+            results = [callers.submit(everything) for _ in range(3)]
+        for result in (called.result() for called in results):
+            for array, wanted in zip(result, expected):
+                np.testing.assert_array_equal(array, wanted)
+
+
+def test_a_forked_process_has_threads_of_its_own(kernels):
+    """Protects data workers and whatever else forks: the child does not wait for threads that only its parent has."""
+    kernels.set_threads(3)
+    judge_attention(kernels, SIZES[0], 2, 4, 0)
+    child = os.fork()
+    if not child:
+        try:
+            judge_attention(kernels, SIZES[0], 2, 4, 0)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+class OutputAndGradients(nn.Cell):
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.parameters = network, ms.ParameterTuple(network.trainable_params())
+        self.gradient = ops.GradOperation(get_all=True, get_by_list=True, sens_param=True)
+
+    def construct(self, x, dout):
+        return self.network(x), self.gradient(self.network, self.parameters)(x, dout)
+
+
+def flat(results):
+    for result in results:
+        if isinstance(result, tuple):
+            yield from flat(result)
+        else:
+            yield result.asnumpy().astype(np.float64)
+
+
+def both_forms(make):
+    """A Cell in the portable form and with the fused kernels, of the same random weights."""
+    portable = make()
+    with fused_form():
+        fused = make()
+    rng = np.random.default_rng(0)
+    for parameter, other in zip(portable.get_parameters(), fused.get_parameters(), strict=True):
+        assert parameter.name == other.name
+        value = Tensor(rng.standard_normal(parameter.shape).astype(np.float32))
+        parameter.set_data(value)
+        other.set_data(value)
+    return portable, fused
+
+
+@pytest.mark.parametrize(
+    ("make", "channels"),
+    [
+        pytest.param(lambda: ACmix(3, 16, heads=4), 3, id="one product"),
+        pytest.param(lambda: ACmix(3, 12, heads=6, stride=2, shift="fixed"), 3, id="layer first, fixed"),
+        pytest.param(lambda: ConvolutionPath(9, 2, 6, has_bias=True), 18, id="bias"),
+        pytest.param(lambda: ACmix(3, 8, heads=2, stride=9), 3, id="no stride of the kernels"),
+        pytest.param(lambda: ACmix(3, 8, heads=2, shift="slice"), 3, id="slices"),
+    ],
+)
+def test_both_forms_agree(make, channels, built):
+    """In a graph, with all gradients; in float16 the kernels' arithmetic loses no more than the portable form's."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    portable, fused = both_forms(make)
+    rng = np.random.default_rng(1)
+    x = Tensor(rng.standard_normal((2, channels, 13, 11)).astype(np.float32))
+    dout = Tensor(rng.standard_normal(portable(x).shape).astype(np.float32))
+    exact, got = (list(flat(OutputAndGradients(cell)(x, dout))) for cell in (portable, fused))
+    for one, other in zip(exact, got, strict=True):
+        assert np.abs(one - other).max() <= 1e-5 * max(np.abs(one).max(), 1)
+    for cell in (portable, fused):
+        cell.to_float(ms.float16)
+    x, dout = x.astype(ms.float16), dout.astype(ms.float16)
+    both = (list(flat(OutputAndGradients(cell)(x, dout))) for cell in (portable, fused))
+    for one, rounded, other in zip(exact, *both, strict=True):
+        lost = np.abs(one - rounded).max()
+        assert np.abs(one - other).max() <= 2 * lost + 1e-3 * np.abs(one).max()
+
+
+def test_values_that_are_not_finite_are_passed_on(kernels):
+    """Protects the step's test for finite gradients: no NaN or infinity gets lost in a softmax."""
+    for value in (np.nan, np.inf):
+        for part in range(3):
+            qkv = np.ones((1, 6, 9, 20), np.float32)
+            qkv[0, 2 * part, 4, 9] = value
+            out = kernels.attend(qkv, np.ones((2, 2), np.float32), (3, 1, 1))
+            assert not np.isfinite(out[0, :, 4, 9]).all()
+
+
+def test_cells_are_fused_within_the_form_alone(built):
+    """Protects exported files from kernels of ours: what is built outside has none, whatever was built before."""
+
+    def fused_cells(network):
+        return [cell for _, cell in network.cells_and_names() if isinstance(cell, FusedAttention)]
+
+    options = {"num_classes": 3, "image_size": 32, "stem": "small", "width": 8}
+    with fused_form():
+        assert len(fused_cells(create_model("acmix_resnet26", **options))) == 8
+    assert not fused_cells(create_model("acmix_resnet26", **options))
