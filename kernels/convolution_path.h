@@ -14,38 +14,67 @@
 
 namespace {
 
-// For N sums of products at X vectors: sums[i, x] += factors[i * factor_step] * values[x].
+// For N sums of products at X vectors, `step` apart: sums[i, x] += factors[i * factor_step] * values[x].
 template <int N, int X>
-inline void add_products(const float* factors, size_t factor_step, const float* values, Vector (&sums)[N][X]) {
+inline void add_products(const float* factors, size_t factor_step, const float* values, size_t step,
+                         Vector (&sums)[N][X]) {
   Vector value[X];
 #pragma GCC unroll 2
-  for (int x = 0; x < X; ++x) value[x] = load(values + x * LANES);
-#pragma GCC unroll 4
+  for (int x = 0; x < X; ++x) value[x] = load(values + x * step);
+#pragma GCC unroll 8
   for (int i = 0; i < N; ++i)
 #pragma GCC unroll 2
     for (int x = 0; x < X; ++x) sums[i][x] += factors[i * factor_step] * value[x];
 }
 
-// Call `function` with counts of 4, then with what is left, and with 2 vectors at a time, then with one.
+// So many sums at so many vectors stay in registers.
 template <int N, int X>
 struct Block {
   static constexpr int count = N, vectors = X;
 };
 
-template <int N, typename Function>
-inline void for_vectors(int first, int vectors, const Function& function) {
-  int x = 0;
-  for (; x + 2 <= vectors; x += 2) function(Block<N, 2>(), first, x * LANES);
-  if (x < vectors) function(Block<N, 1>(), first, x * LANES);
+template <int N, int X, typename Function>
+inline void blocks_of(int count, int& first, int place, const Function& function) {
+  for (; first + N <= count; first += N) function(Block<N, X>(), first, place);
 }
 
+// Call `function(block, first, place)` until all of `count` sums are done at all of `vectors` vectors: two of these at
+// a time, as that asks for fewer loads.
 template <typename Function>
 inline void for_blocks(int count, int vectors, const Function& function) {
-  int i = 0;
-  for (; i + 4 <= count; i += 4) for_vectors<4>(i, vectors, function);
-  if (count - i == 3) for_vectors<3>(i, vectors, function);
-  if (count - i == 2) for_vectors<2>(i, vectors, function);
-  if (count - i == 1) for_vectors<1>(i, vectors, function);
+  int x = 0;
+  for (; x + 2 <= vectors; x += 2) {
+    int i = 0;
+    blocks_of<4, 2>(count, i, x * LANES, function);
+    blocks_of<3, 2>(count, i, x * LANES, function);
+    blocks_of<2, 2>(count, i, x * LANES, function);
+    blocks_of<1, 2>(count, i, x * LANES, function);
+  }
+  if (x < vectors) {
+    int i = 0;
+    blocks_of<8, 1>(count, i, x * LANES, function);
+    blocks_of<4, 1>(count, i, x * LANES, function);
+    blocks_of<2, 1>(count, i, x * LANES, function);
+    blocks_of<1, 1>(count, i, x * LANES, function);
+  }
+}
+
+// Call `function(block, i, j)` until all of `rows` x `columns` sums are done, 4 x 3 at a time.
+template <typename Function>
+inline void for_pairs(int rows, int columns, const Function& function) {
+  for (int j = 0; j < columns; j += 3) {
+    int i = 0;
+    if (columns - j >= 3) {
+      blocks_of<4, 3>(rows, i, j, function);
+      blocks_of<1, 3>(rows, i, j, function);
+    } else if (columns - j == 2) {
+      blocks_of<4, 2>(rows, i, j, function);
+      blocks_of<1, 2>(rows, i, j, function);
+    } else {
+      blocks_of<4, 1>(rows, i, j, function);
+      blocks_of<1, 1>(rows, i, j, function);
+    }
+  }
 }
 
 // What one slot of one image needs at hand for a tile.
@@ -71,7 +100,7 @@ struct SlotTile {
     row_step = margin + tile.width;
     dout_size = tile.rows * row_step;
     maps = take(c.maps * map_size);
-    pieces = take(c.pieces * row_size);
+    pieces = take(c.has_layer ? (c.pieces + 1) * map_size : 0);  // and ones, which the bias belongs to
     is_inside = take(row_size);
     columns_memory = reinterpret_cast<int*>(take(row_size));
     places = reinterpret_cast<int*>(take(w.kernel));
@@ -98,11 +127,11 @@ struct SlotTile {
   int source(int r) const { return inside(tile.first_row * c.window.stride - c.window.padding() + r, c.window.height); }
 
   // Copy a row of each piece of the slot.
-  void read_pieces(const float* from, int r, const Columns& columns, float* to, size_t step) const {
+  void read_pieces(const float* from, int r, const Columns& columns, float* to) const {
     const Window& w = c.window;
     for (int p = 0; p < c.pieces; ++p) {
       const float* row = from + p * c.slots * size + static_cast<size_t>(source(r)) * w.width;
-      pad_row(row, w, tile, columns, to + p * step);
+      pad_row(row, w, tile, columns, to + p * map_size);
     }
   }
 
@@ -114,16 +143,17 @@ struct SlotTile {
       if (source(r) < 0) {
         for (int t = 0; t < c.maps; ++t) __builtin_memset(row + t * map_size, 0, row_size * sizeof(float));
       } else if (!c.has_layer) {
-        read_pieces(from, r, columns, row, map_size);
+        read_pieces(from, r, columns, row);
       } else {
-        read_pieces(from, r, columns, pieces, row_size);
+        float* piece = pieces + r * row_size;
+        read_pieces(from, r, columns, piece);
+        __builtin_memcpy(piece + c.pieces * map_size, is_inside, row_size * sizeof(float));
         for_blocks(c.maps, row_size / LANES, [&](auto block, int t, int n) {
           constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
-          Vector sums[N][X];
-          for (int i = 0; i < N; ++i)
-            for (int x = 0; x < X; ++x) sums[i][x] = load(is_inside + n + x * LANES) * bias[t + i];
+          Vector sums[N][X] = {};
+          add_products<N, X>(bias + t, 1, piece + c.pieces * map_size + n, LANES, sums);
           for (int p = 0; p < c.pieces; ++p)
-            add_products<N, X>(layer + t * c.pieces + p, c.pieces, pieces + p * row_size + n, sums);
+            add_products<N, X>(layer + t * c.pieces + p, c.pieces, piece + p * map_size + n, LANES, sums);
           for (int i = 0; i < N; ++i)
             for (int x = 0; x < X; ++x) store(row + (t + i) * map_size + n + x * LANES, sums[i][x]);
         });
@@ -142,30 +172,42 @@ struct SlotTile {
       }
   }
 
-  // What the maps receive from all outputs: a convolution of those.
-  void gather_dmaps(const float* weight) const {
+  // `for_blocks` at the places of a padded row that lie inside of the map; function(block, first, phase, place).
+  template <typename Function>
+  void for_places(const Columns& columns, int count, const Function& function) const {
+    for (int phase = 0; phase < c.window.stride; ++phase) {
+      const int begin = columns.begin[phase], end = smaller(columns.end[phase], tile.columns + tile.reach);
+      const int length = rounded_up(end - begin), first = smaller(begin, tile.width - length);
+      for_blocks(count, length / LANES,
+                 [&](auto block, int i, int place) { function(block, i, phase, first + place); });
+    }
+  }
+
+  // What the maps receive from all outputs, inside of the map: a convolution of those.
+  void gather_dmaps(const float* weight, const Columns& columns) const {
     const Window& w = c.window;
     const size_t of_map = w.taps(), of_output = c.maps * of_map;
-    for (int r = 0; r < tile.padded_rows; ++r)
-      for (int phase = 0; phase < w.stride; ++phase)
-        for_blocks(c.maps, tile.width / LANES, [&](auto block, int t, int n) {
-          constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
-          Vector sums[N][X] = {};
-          for (int i = 0; i < w.kernel; ++i) {
-            const int above = r - i * w.dilation;
-            if (above < 0 || above % w.stride || above / w.stride >= tile.rows) continue;
-            for (int j = 0; j < w.kernel; ++j) {
-              if (taps[j].phase != phase) continue;
-              const float* row = dout + above / w.stride * row_step + n - taps[j].place;
-              const float* factors = weight + t * of_map + i * w.kernel + j;
-              for (int m = 0; m < c.outputs; ++m)
-                add_products<N, X>(factors + m * of_output, of_map, row + m * dout_size, sums);
-            }
+    for (int r = 0; r < tile.padded_rows; ++r) {
+      if (source(r) < 0) continue;
+      for_places(columns, c.maps, [&](auto block, int t, int phase, int n) {
+        constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
+        Vector sums[N][X] = {};
+        for (int i = 0; i < w.kernel; ++i) {
+          const int above = r - i * w.dilation;
+          if (above < 0 || above % w.stride || above / w.stride >= tile.rows) continue;
+          for (int j = 0; j < w.kernel; ++j) {
+            if (taps[j].phase != phase) continue;
+            const float* row = dout + above / w.stride * row_step + n - taps[j].place;
+            const float* factors = weight + t * of_map + i * w.kernel + j;
+            for (int m = 0; m < c.outputs; ++m)
+              add_products<N, X>(factors + m * of_output, of_map, row + m * dout_size, LANES, sums);
           }
-          float* to = dmaps + t * map_size + r * row_size + phase * tile.width + n;
-          for (int i = 0; i < N; ++i)
-            for (int x = 0; x < X; ++x) store(to + i * map_size + x * LANES, sums[i][x]);
-        });
+        }
+        float* to = dmaps + t * map_size + r * row_size + phase * tile.width + n;
+        for (int i = 0; i < N; ++i)
+          for (int x = 0; x < X; ++x) store(to + i * map_size + x * LANES, sums[i][x]);
+      });
+    }
   }
 
   // Add to the weight's gradient, for N outputs and T taps of a row of one map.
@@ -199,55 +241,63 @@ struct SlotTile {
     const Window& w = c.window;
     for (int t = 0; t < c.maps; ++t)
       for (int i = 0; i < w.kernel; ++i)
-        for (int m = 0; m < c.outputs; m += 4)
-          for (int j = 0; j < w.kernel; j += 3) {
-            const int outputs = smaller(4, c.outputs - m), row = smaller(3, w.kernel - j);
-            const auto of = [&](auto block) {
-              constexpr int N = decltype(block)::count;
-              if (row == 3) add_dweight<N, 3>(m, t, i, j, dweight);
-              if (row == 2) add_dweight<N, 2>(m, t, i, j, dweight);
-              if (row == 1) add_dweight<N, 1>(m, t, i, j, dweight);
-            };
-            if (outputs == 4) of(Block<4, 1>());
-            if (outputs == 3) of(Block<3, 1>());
-            if (outputs == 2) of(Block<2, 1>());
-            if (outputs == 1) of(Block<1, 1>());
-          }
+        for_pairs(c.outputs, w.kernel, [&](auto block, int m, int j) {
+          add_dweight<decltype(block)::count, decltype(block)::vectors>(m, t, i, j, dweight);
+        });
   }
 
   // From the maps on to the pieces, through the layer.
-  void pass_on(const float* from, const float* layer, const Columns& columns, float* dfrom, float* dlayer,
-               float* dbias) const {
+  void pass_on(const float* layer, const Columns& columns, float* dfrom) const {
     const Window& w = c.window;
     for (int r = 0; r < tile.padded_rows; ++r) {
       if (source(r) < 0) continue;
       const float* row = dmaps + r * row_size;
-      if (c.has_layer) {
-        read_pieces(from, r, columns, pieces, row_size);
-        for_blocks(c.pieces, row_size / LANES, [&](auto block, int p, int n) {
+      if (c.has_layer)
+        for_places(columns, c.pieces, [&](auto block, int p, int phase, int n) {
           constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
+          const int place = phase * tile.width + n;
           Vector sums[N][X] = {};
           for (int t = 0; t < c.maps; ++t)
-            add_products<N, X>(layer + t * c.pieces + p, 1, row + t * map_size + n, sums);
+            add_products<N, X>(layer + t * c.pieces + p, 1, row + t * map_size + place, LANES, sums);
           for (int i = 0; i < N; ++i)
-            for (int x = 0; x < X; ++x) store(dpieces + (p + i) * row_size + n + x * LANES, sums[i][x]);
+            for (int x = 0; x < X; ++x) store(dpieces + (p + i) * row_size + place + x * LANES, sums[i][x]);
         });
-        for (int t = 0; t < c.maps; ++t) {
-          for (int p = 0; p < c.pieces; ++p)
-            dlayer[t * c.pieces + p] += inner(row + t * map_size, pieces + p * row_size);
-          dbias[t] += inner(row + t * map_size, is_inside);
-        }
-      }
       for (int p = 0; p < c.pieces; ++p)
         add_padded_row(c.has_layer ? dpieces + p * row_size : row + p * map_size, w, tile, columns,
                        dfrom + p * c.slots * size + static_cast<size_t>(source(r)) * w.width);
     }
   }
 
-  float inner(const float* a, const float* b) const {
-    Vector sum = {};
-    for (size_t n = 0; n < row_size; n += LANES) sum += load(a + n) * load(b + n);
-    return sum_of(sum);
+  // Add to the layer's gradient, for N maps and T pieces, of which the ones are the last.
+  template <int N, int T>
+  void add_dlayer(int t, int p, const Columns& columns, float* dlayer, float* dbias) const {
+    Vector sums[N][T] = {};
+    for (int r = 0; r < tile.padded_rows; ++r) {
+      if (source(r) < 0) continue;
+      for_places(columns, 1, [&](auto block, int, int phase, int n) {
+        for (int x = 0; x < decltype(block)::vectors; ++x) {
+          const size_t place = r * row_size + phase * tile.width + n + x * LANES;
+          Vector values[T];
+#pragma GCC unroll 3
+          for (int k = 0; k < T; ++k) values[k] = load(pieces + (p + k) * map_size + place);
+#pragma GCC unroll 4
+          for (int i = 0; i < N; ++i) {
+            const Vector gradient = load(dmaps + (t + i) * map_size + place);
+#pragma GCC unroll 3
+            for (int k = 0; k < T; ++k) sums[i][k] += gradient * values[k];
+          }
+        }
+      });
+    }
+    for (int i = 0; i < N; ++i)
+      for (int k = 0; k < T; ++k)
+        (p + k < c.pieces ? dlayer[(t + i) * c.pieces + p + k] : dbias[t + i]) += sum_of(sums[i][k]);
+  }
+
+  void add_all_dlayers(const Columns& columns, float* dlayer, float* dbias) const {
+    for_pairs(c.maps, c.pieces + 1, [&](auto block, int t, int p) {
+      add_dlayer<decltype(block)::count, decltype(block)::vectors>(t, p, columns, dlayer, dbias);
+    });
   }
 };
 
@@ -256,10 +306,42 @@ size_t convolution_scratch(const Convolution& c, bool has_gradient) {
   // The first tile is the largest.
   const Tile tile(w, 0);
   const size_t row = tile.row_size, map = row * tile.padded_rows;
-  size_t count = c.maps * map + (c.pieces + 2) * row + 3 * w.kernel;
+  size_t count = (c.maps + (c.has_layer ? c.pieces + 1 : 0)) * map + 2 * row + 3 * w.kernel;
   if (has_gradient)
     count += c.maps * map + c.outputs * tile.rows * (rounded_up(tile.reach) + tile.width) + c.pieces * row;
   return count;
+}
+
+// All outputs of a tile of one slot: two vectors of a row at a time, or, of tiles as narrow as one (IS_NARROW), two
+// rows.
+template <bool IS_NARROW>
+inline void convolve_tile(const SlotTile& at, const float* weight, float* out) {
+  const Window& w = at.c.window;
+  const Tile& tile = at.tile;
+  const size_t of_output = static_cast<size_t>(at.c.maps) * w.taps();
+  const size_t step = IS_NARROW ? w.stride * at.row_size : LANES, out_step = IS_NARROW ? w.out_width() : LANES;
+  for (int y = 0; y < tile.rows; y += IS_NARROW ? 2 : 1) {
+    float* to = out + static_cast<size_t>(tile.first_row + y) * w.out_width() + tile.first_column;
+    for_blocks(at.c.outputs, IS_NARROW ? smaller(2, tile.rows - y) : tile.vectors, [&](auto block, int m, int x) {
+      constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
+      Vector sums[N][X] = {};
+      const float* factors = weight + m * of_output;
+      for (int t = 0; t < at.c.maps; ++t)
+        for (int i = 0; i < w.kernel; ++i) {
+          const float* row = at.maps + t * at.map_size + (y * w.stride + i * w.dilation) * at.row_size;
+          if (!IS_NARROW) row += x;
+          for (int j = 0; j < w.kernel; ++j) add_products<N, X>(factors++, of_output, row + at.places[j], step, sums);
+        }
+      for (int i = 0; i < N; ++i)
+        for (int v = 0; v < X; ++v) {
+          float* place = to + (m + i) * at.out_size + v * out_step;
+          if (IS_NARROW)
+            store_first(place, sums[i][v], tile.columns);
+          else
+            store_first(place + x, sums[i][v], tile.columns - x - v * LANES);
+        }
+    });
+  }
 }
 
 // One tile of one slot of one image: unit (b * slots + slot) * tiles + tile.
@@ -268,28 +350,14 @@ void convolve(const Convolution& c, const float* pieces, const float* layer, con
   const Window& w = c.window;
   const int slot = unit / w.tiles() % c.slots, image = unit / w.tiles() / c.slots;
   const SlotTile at(c, unit % w.tiles(), false, memory);
-  const Tile& tile = at.tile;
-  const Columns columns(w, tile, inside, at.columns_memory);
+  const Columns columns(w, at.tile, inside, at.columns_memory);
   at.read(pieces + (static_cast<size_t>(image) * c.pieces * c.slots + slot) * at.size, layer, bias, columns);
-  const size_t of_output = static_cast<size_t>(c.maps) * w.taps();
-  weight += slot * c.outputs * of_output;
+  weight += static_cast<size_t>(slot) * c.outputs * c.maps * w.taps();
   out += static_cast<size_t>(image * c.slots + slot) * c.outputs * at.out_size;
-  for (int y = 0; y < tile.rows; ++y) {
-    float* to = out + static_cast<size_t>(tile.first_row + y) * w.out_width() + tile.first_column;
-    for_blocks(c.outputs, tile.vectors, [&](auto block, int m, int x) {
-      constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
-      Vector sums[N][X] = {};
-      const float* factors = weight + m * of_output;
-      for (int t = 0; t < c.maps; ++t)
-        for (int i = 0; i < w.kernel; ++i) {
-          const float* row = at.maps + t * at.map_size + (y * w.stride + i * w.dilation) * at.row_size + x;
-          for (int j = 0; j < w.kernel; ++j) add_products<N, X>(factors++, of_output, row + at.places[j], sums);
-        }
-      for (int i = 0; i < N; ++i)
-        for (int v = 0; v < X; ++v)
-          store_first(to + (m + i) * at.out_size + x + v * LANES, sums[i][v], tile.columns - x - v * LANES);
-    });
-  }
+  if (at.tile.vectors == 1)
+    convolve_tile<true>(at, weight, out);
+  else
+    convolve_tile<false>(at, weight, out);
 }
 
 // One slot of all images, one after another, as they share the slot's weight. The gradients of the layer and its bias
@@ -319,8 +387,9 @@ void convolve_gradient(const Convolution& c, const float* pieces, const float* l
       at.read(pieces + first, layer, bias, columns);
       at.read_dout(dout + static_cast<size_t>(image * c.slots + slot) * c.outputs * out_size);
       at.add_all_dweights(dweight);
-      at.gather_dmaps(weight);
-      at.pass_on(pieces + first, layer, columns, dpieces + first, dlayer, dbias);
+      at.gather_dmaps(weight, columns);
+      if (c.has_layer) at.add_all_dlayers(columns, dlayer, dbias);
+      at.pass_on(layer, columns, dpieces + first);
     }
   }
 }
