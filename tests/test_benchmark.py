@@ -78,17 +78,23 @@ def test_sweep(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+ACMIX = "acmix_resnet26"
+
+
 def test_against_another_model(tmp_path):
-    """The training steps of two models side by side: each figure's ratio is to the one named by --against."""
+    """The training steps of two models side by side, one in both forms: ratios are to the one named by --against."""
     lines = tmp_path / "runs.jsonl"
     words = ["--options", TINY, "--batch_size", 2, "--image_size", 8, "--phase", "train", "--rounds", 1, "--runs", 1]
-    head, rows = rows_of(benchmark("resnet38", "--against", "resnet26", *words, "--json", lines, "--markdown"))
-    assert [row[0] for row in rows] == ["resnet26", "resnet38"]
-    base, other = (record["train"] for record in read_records(lines))
+    head, rows = rows_of(
+        benchmark(ACMIX, "--against", "resnet26", "--kernels", "both", *words, "--json", lines, "--markdown")
+    )
+    assert [row[0] for row in rows] == ["resnet26", f"{ACMIX}, portable", ACMIX]
+    base, portable, other = (record["train"] for record in read_records(lines))
+    assert portable != other
     places = [place for place, name in enumerate(head) if name == "ratio"]
     assert [rows[0][place] for place in places] == ["1.00x"] * 3
     expected = [f"{other[name] / base[name]:.2f}x" for name in ("ms_per_image", "peak_gb", "compile_s")]
-    assert [rows[1][place] for place in places] == expected
+    assert [rows[2][place] for place in places] == expected
 
 
 def test_exported_files(tmp_path):

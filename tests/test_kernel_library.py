@@ -5,17 +5,22 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import mindspore as ms
 import pytest
 from shell import ROOT, program
+from tiny_training import changed
 
 from src.config import DeviceConfig
+from src.device import World
 from src.errors import UserError
 from src.ops import kernels
 from src.ops.kernels import NoKernels, fused_form, library
+from src.training import evaluate, trainer
 from src.training.kernels import kernels_of
+from src.training.resume import recipe_of
 
 COMPILER = os.environ.get("CXX") or "c++"
 
@@ -138,3 +143,23 @@ def test_several_processes_build_one_library(cache, tmp_path, monkeypatch):
     assert len(printed) == 1 and all(worker.returncode == 0 for worker in workers)
     objects = len(kernels._commands([str(counting)]))
     assert len((tmp_path / "calls").read_text().split()) == objects + 1
+
+
+class Built(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("form", "is_fused"), [("auto", True), ("fused", True), ("portable", False)])
+def test_training_and_evaluation_build_what_is_asked(form, is_fused, config, monkeypatch):
+    """The setting reaches the network; it is none that a resumed run would have to keep."""
+
+    def build(_):
+        raise Built(library())
+
+    config = changed(config, device={"kernels": form})
+    monkeypatch.setattr(evaluate, "build_network", build)
+    for run in (partial(trainer.train, build=build), partial(evaluate.evaluate_checkpoint, checkpoint="best.ckpt")):
+        with pytest.raises(Built) as built:
+            run(config, world=World())
+        assert (built.value.args[0] is not None) == is_fused
+    assert "device.kernels" not in recipe_of(config)
