@@ -44,6 +44,8 @@ def clone(tmp_path_factory):
     shutil.copytree(ROOT / "src", folder / "src", dirs_exist_ok=True)
     shrink(folder / "config" / "recipe" / "digits.yaml", "epochs: 6\n", "epochs: 4\n")
     shrink(folder / "config" / "recipe" / "digits.yaml", "batch_size: 32\n", "batch_size: 16\n")
+    # A network that has learned this little is unsure of many images.
+    shrink(folder / "src" / "deploy" / "quantize.py", "LEAST_AGREEMENT = 90", "LEAST_AGREEMENT = 60")
     shrink(folder / "config" / "acmix_resnet_digits.yaml", "stem: small", "stem: imagenet")
     shrink(folder / "config" / "acmix_resnet_digits.yaml", "    width: 16 ", "    depths: [1, 1, 1, 1]\n    width: 8 ")
     write_digits(folder / "data" / "digits")
