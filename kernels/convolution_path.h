@@ -77,38 +77,17 @@ inline void for_pairs(int rows, int columns, const Function& function) {
   }
 }
 
-// What one slot of one image needs at hand for a tile.
-struct SlotTile {
+// What one slot of one image needs at hand for a tile. `memory` holds what `convolution_scratch` says.
+struct SlotTile : PaddedTile {
   const Convolution& c;
-  Tile tile;
-  size_t row_size, map_size, size, out_size;  // of a padded row, its map; of the whole maps
-  int margin;
-  size_t row_step, dout_size;
+  size_t dout_size;  // of a map of `dout`
   float *maps, *pieces, *is_inside, *dmaps, *dout, *dpieces;
-  int *columns_memory, *places;
-  Tap* taps;
-  float* next;
 
   SlotTile(const Convolution& convolution, int index, bool has_gradient, float* memory)
-      : c(convolution), tile(c.window, index), next(memory) {
-    const Window& w = c.window;
-    row_size = tile.row_size;
-    map_size = row_size * tile.padded_rows;
-    size = static_cast<size_t>(w.height) * w.width;
-    out_size = static_cast<size_t>(w.out_height()) * w.out_width();
-    margin = rounded_up(tile.reach);
-    row_step = margin + tile.width;
-    dout_size = tile.rows * row_step;
+      : PaddedTile(convolution.window, index, inside, memory), c(convolution), dout_size(tile.rows * step) {
     maps = take(c.maps * map_size);
     pieces = take(c.has_layer ? (c.pieces + 1) * map_size : 0);  // and ones, which the bias belongs to
     is_inside = take(row_size);
-    columns_memory = reinterpret_cast<int*>(take(row_size));
-    places = reinterpret_cast<int*>(take(w.kernel));
-    taps = reinterpret_cast<Tap*>(take(2 * w.kernel));
-    for (int j = 0; j < w.kernel; ++j) {
-      taps[j] = tap_of(w, j);
-      places[j] = taps[j].phase * tile.width + taps[j].place;
-    }
     dmaps = dout = dpieces = nullptr;
     if (has_gradient) {
       dmaps = take(c.maps * map_size);
@@ -117,18 +96,11 @@ struct SlotTile {
     }
   }
 
-  float* take(size_t count) {
-    float* memory = next;
-    next += count;
-    return memory;
-  }
-
   // The input's row of a padded one; -1 for a row of zeros.
-  int source(int r) const { return inside(tile.first_row * c.window.stride - c.window.padding() + r, c.window.height); }
+  int source(int r) const { return inside(first_source_row() + r, w.height); }
 
   // Copy a row of each piece of the slot.
-  void read_pieces(const float* from, int r, const Columns& columns, float* to) const {
-    const Window& w = c.window;
+  void read_pieces(const float* from, int r, float* to) const {
     for (int p = 0; p < c.pieces; ++p) {
       const float* row = from + p * c.slots * size + static_cast<size_t>(source(r)) * w.width;
       pad_row(row, w, tile, columns, to + p * map_size);
@@ -136,17 +108,17 @@ struct SlotTile {
   }
 
   // Fill `maps`.
-  void read(const float* from, const float* layer, const float* bias, const Columns& columns) const {
+  void read(const float* from, const float* layer, const float* bias) const {
     for (size_t n = 0; n < row_size; ++n) is_inside[n] = columns.source[n] >= 0 ? 1.0f : 0.0f;
     for (int r = 0; r < tile.padded_rows; ++r) {
       float* row = maps + r * row_size;
       if (source(r) < 0) {
-        for (int t = 0; t < c.maps; ++t) __builtin_memset(row + t * map_size, 0, row_size * sizeof(float));
+        for (int t = 0; t < c.maps; ++t) zero(row + t * map_size, row_size);
       } else if (!c.has_layer) {
-        read_pieces(from, r, columns, row);
+        read_pieces(from, r, row);
       } else {
         float* piece = pieces + r * row_size;
-        read_pieces(from, r, columns, piece);
+        read_pieces(from, r, piece);
         __builtin_memcpy(piece + c.pieces * map_size, is_inside, row_size * sizeof(float));
         for_blocks(c.maps, row_size / LANES, [&](auto block, int t, int n) {
           constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
@@ -163,19 +135,18 @@ struct SlotTile {
 
   // Copy the tile of a slot's output gradients, with zeros around each row.
   void read_dout(const float* from) const {
-    __builtin_memset(dout - margin, 0, c.outputs * dout_size * sizeof(float));
+    zero(dout - margin, c.outputs * dout_size);
     for (int m = 0; m < c.outputs; ++m)
       for (int y = 0; y < tile.rows; ++y) {
-        const size_t place = static_cast<size_t>(tile.first_row + y) * c.window.out_width() + tile.first_column;
-        __builtin_memcpy(dout + m * dout_size + y * row_step, from + m * out_size + place,
-                         tile.columns * sizeof(float));
+        const size_t place = static_cast<size_t>(tile.first_row + y) * w.out_width() + tile.first_column;
+        __builtin_memcpy(dout + m * dout_size + y * step, from + m * out_size + place, tile.columns * sizeof(float));
       }
   }
 
   // `for_blocks` at the places of a padded row that lie inside of the map; function(block, first, phase, place).
   template <typename Function>
-  void for_places(const Columns& columns, int count, const Function& function) const {
-    for (int phase = 0; phase < c.window.stride; ++phase) {
+  void for_places(int count, const Function& function) const {
+    for (int phase = 0; phase < w.stride; ++phase) {
       const int begin = columns.begin[phase], end = smaller(columns.end[phase], tile.columns + tile.reach);
       const int length = rounded_up(end - begin), first = smaller(begin, tile.width - length);
       for_blocks(count, length / LANES,
@@ -184,12 +155,11 @@ struct SlotTile {
   }
 
   // What the maps receive from all outputs, inside of the map: a convolution of those.
-  void gather_dmaps(const float* weight, const Columns& columns) const {
-    const Window& w = c.window;
+  void gather_dmaps(const float* weight) const {
     const size_t of_map = w.taps(), of_output = c.maps * of_map;
     for (int r = 0; r < tile.padded_rows; ++r) {
       if (source(r) < 0) continue;
-      for_places(columns, c.maps, [&](auto block, int t, int phase, int n) {
+      for_places(c.maps, [&](auto block, int t, int phase, int n) {
         constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
         Vector sums[N][X] = {};
         for (int i = 0; i < w.kernel; ++i) {
@@ -197,7 +167,7 @@ struct SlotTile {
           if (above < 0 || above % w.stride || above / w.stride >= tile.rows) continue;
           for (int j = 0; j < w.kernel; ++j) {
             if (taps[j].phase != phase) continue;
-            const float* row = dout + above / w.stride * row_step + n - taps[j].place;
+            const float* row = dout + above / w.stride * step + n - taps[j].place;
             const float* factors = weight + t * of_map + i * w.kernel + j;
             for (int m = 0; m < c.outputs; ++m)
               add_products<N, X>(factors + m * of_output, of_map, row + m * dout_size, LANES, sums);
@@ -213,11 +183,10 @@ struct SlotTile {
   // Add to the weight's gradient, for N outputs and T taps of a row of one map.
   template <int N, int T>
   inline void add_dweight(int m, int t, int i, int j, float* dweight) const {
-    const Window& w = c.window;
     Vector sums[N][T] = {};
     for (int y = 0; y < tile.rows; ++y) {
       const float* row = maps + t * map_size + (y * w.stride + i * w.dilation) * row_size;
-      const float* gradient = dout + m * dout_size + y * row_step;
+      const float* gradient = dout + m * dout_size + y * step;
       for (int x = 0; x < tile.columns; x += LANES) {
         Vector values[T];
 #pragma GCC unroll 3
@@ -238,7 +207,6 @@ struct SlotTile {
   }
 
   void add_all_dweights(float* dweight) const {
-    const Window& w = c.window;
     for (int t = 0; t < c.maps; ++t)
       for (int i = 0; i < w.kernel; ++i)
         for_pairs(c.outputs, w.kernel, [&](auto block, int m, int j) {
@@ -247,13 +215,12 @@ struct SlotTile {
   }
 
   // From the maps on to the pieces, through the layer.
-  void pass_on(const float* layer, const Columns& columns, float* dfrom) const {
-    const Window& w = c.window;
+  void pass_on(const float* layer, float* dfrom) const {
     for (int r = 0; r < tile.padded_rows; ++r) {
       if (source(r) < 0) continue;
       const float* row = dmaps + r * row_size;
       if (c.has_layer)
-        for_places(columns, c.pieces, [&](auto block, int p, int phase, int n) {
+        for_places(c.pieces, [&](auto block, int p, int phase, int n) {
           constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
           const int place = phase * tile.width + n;
           Vector sums[N][X] = {};
@@ -270,11 +237,11 @@ struct SlotTile {
 
   // Add to the layer's gradient, for N maps and T pieces, of which the ones are the last.
   template <int N, int T>
-  void add_dlayer(int t, int p, const Columns& columns, float* dlayer, float* dbias) const {
+  void add_dlayer(int t, int p, float* dlayer, float* dbias) const {
     Vector sums[N][T] = {};
     for (int r = 0; r < tile.padded_rows; ++r) {
       if (source(r) < 0) continue;
-      for_places(columns, 1, [&](auto block, int, int phase, int n) {
+      for_places(1, [&](auto block, int, int phase, int n) {
         for (int x = 0; x < decltype(block)::vectors; ++x) {
           const size_t place = r * row_size + phase * tile.width + n + x * LANES;
           Vector values[T];
@@ -294,21 +261,17 @@ struct SlotTile {
         (p + k < c.pieces ? dlayer[(t + i) * c.pieces + p + k] : dbias[t + i]) += sum_of(sums[i][k]);
   }
 
-  void add_all_dlayers(const Columns& columns, float* dlayer, float* dbias) const {
+  void add_all_dlayers(float* dlayer, float* dbias) const {
     for_pairs(c.maps, c.pieces + 1, [&](auto block, int t, int p) {
-      add_dlayer<decltype(block)::count, decltype(block)::vectors>(t, p, columns, dlayer, dbias);
+      add_dlayer<decltype(block)::count, decltype(block)::vectors>(t, p, dlayer, dbias);
     });
   }
 };
 
 size_t convolution_scratch(const Convolution& c, bool has_gradient) {
-  const Window& w = c.window;
-  // The first tile is the largest.
-  const Tile tile(w, 0);
-  const size_t row = tile.row_size, map = row * tile.padded_rows;
-  size_t count = (c.maps + (c.has_layer ? c.pieces + 1 : 0)) * map + 2 * row + 3 * w.kernel;
-  if (has_gradient)
-    count += c.maps * map + c.outputs * tile.rows * (rounded_up(tile.reach) + tile.width) + c.pieces * row;
+  const PaddedSizes of(c.window);
+  size_t count = of.fixed + (c.maps + (c.has_layer ? c.pieces + 1 : 0)) * of.map + of.row;
+  if (has_gradient) count += c.maps * of.map + c.outputs * TILE_ROWS * of.step + c.pieces * of.row;
   return count;
 }
 
@@ -350,8 +313,7 @@ void convolve(const Convolution& c, const float* pieces, const float* layer, con
   const Window& w = c.window;
   const int slot = unit / w.tiles() % c.slots, image = unit / w.tiles() / c.slots;
   const SlotTile at(c, unit % w.tiles(), false, memory);
-  const Columns columns(w, at.tile, inside, at.columns_memory);
-  at.read(pieces + (static_cast<size_t>(image) * c.pieces * c.slots + slot) * at.size, layer, bias, columns);
+  at.read(pieces + (static_cast<size_t>(image) * c.pieces * c.slots + slot) * at.size, layer, bias);
   weight += static_cast<size_t>(slot) * c.outputs * c.maps * w.taps();
   out += static_cast<size_t>(image * c.slots + slot) * c.outputs * at.out_size;
   if (at.tile.vectors == 1)
@@ -371,25 +333,24 @@ void convolve_gradient(const Convolution& c, const float* pieces, const float* l
   const size_t weights = static_cast<size_t>(c.outputs) * c.maps * w.taps();
   weight += slot * weights;
   dweight += slot * weights;
-  __builtin_memset(dweight, 0, weights * sizeof(float));
+  zero(dweight, weights);
   if (c.has_layer) {
     dlayer += slot * c.maps * c.pieces;
-    __builtin_memset(dlayer, 0, c.maps * c.pieces * sizeof(float));
+    zero(dlayer, c.maps * c.pieces);
     dbias += slot * c.maps;
-    __builtin_memset(dbias, 0, c.maps * sizeof(float));
+    zero(dbias, c.maps);
   }
   for (int image = 0; image < c.batch; ++image) {
     const size_t first = (static_cast<size_t>(image) * c.pieces * c.slots + slot) * size;
-    for (int p = 0; p < c.pieces; ++p) __builtin_memset(dpieces + first + p * c.slots * size, 0, size * sizeof(float));
+    for (int p = 0; p < c.pieces; ++p) zero(dpieces + first + p * c.slots * size, size);
     for (int index = 0; index < w.tiles(); ++index) {
       const SlotTile at(c, index, true, memory);
-      const Columns columns(w, at.tile, inside, at.columns_memory);
-      at.read(pieces + first, layer, bias, columns);
+      at.read(pieces + first, layer, bias);
       at.read_dout(dout + static_cast<size_t>(image * c.slots + slot) * c.outputs * out_size);
       at.add_all_dweights(dweight);
-      at.gather_dmaps(weight, columns);
-      if (c.has_layer) at.add_all_dlayers(columns, dlayer, dbias);
-      at.pass_on(layer, columns, dpieces + first);
+      at.gather_dmaps(weight);
+      if (c.has_layer) at.add_all_dlayers(dlayer, dbias);
+      at.pass_on(layer, dpieces + first);
     }
   }
 }

@@ -14,7 +14,26 @@
 
 namespace {
 
-constexpr int AT_ONCE = 7;  // accumulators that stay in registers
+constexpr int AT_ONCE = 7;  // sums that stay in registers
+
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
+// Call `function` with `count`, at most AT_ONCE, as a constant.
+template <typename Function>
+inline void by_count(int count, const Function& function) {
+  switch (smaller(AT_ONCE, count)) {
+    case 1: return function(Count<1>());
+    case 2: return function(Count<2>());
+    case 3: return function(Count<3>());
+    case 4: return function(Count<4>());
+    case 5: return function(Count<5>());
+    case 6: return function(Count<6>());
+    default: return function(Count<7>());
+  }
+}
 
 // For T taps of a window's row: the inner products of `query` with what lies there, over all channels.
 template <int T>
@@ -38,31 +57,9 @@ inline void all_products(const Attention& a, const float* query, size_t query_st
     for (int j = 0; j < w.kernel; j += AT_ONCE) {
       const float* row = maps + i * w.dilation * row_size;
       float* to = out + (i * w.kernel + j) * LANES;
-      const auto of = [&](auto function) {
-        function(query, query_step, row, channel_size, places + j, a.channels, to);
-      };
-      switch (smaller(AT_ONCE, w.kernel - j)) {
-        case 1:
-          of(products<1>);
-          break;
-        case 2:
-          of(products<2>);
-          break;
-        case 3:
-          of(products<3>);
-          break;
-        case 4:
-          of(products<4>);
-          break;
-        case 5:
-          of(products<5>);
-          break;
-        case 6:
-          of(products<6>);
-          break;
-        default:
-          of(products<7>);
-      }
+      by_count(w.kernel - j, [&](auto count) {
+        products<decltype(count)::value>(query, query_step, row, channel_size, places + j, a.channels, to);
+      });
     }
 }
 
@@ -130,31 +127,9 @@ inline void all_received(const Attention& a, const Tile& tile, const float* weig
         for (int i = 0; i < w.kernel; i += AT_ONCE) {
           const float* rows = weights + i * w.kernel * step + n;
           float* to = gradient + c * channel_size + i * w.dilation * tile.row_size + phase * tile.width + n;
-          const auto of = [&](auto function) {
-            function(w, rows, step, map + c * step + n, taps, phase, to, tile.row_size);
-          };
-          switch (smaller(AT_ONCE, w.kernel - i)) {
-            case 1:
-              of(received<1>);
-              break;
-            case 2:
-              of(received<2>);
-              break;
-            case 3:
-              of(received<3>);
-              break;
-            case 4:
-              of(received<4>);
-              break;
-            case 5:
-              of(received<5>);
-              break;
-            case 6:
-              of(received<6>);
-              break;
-            default:
-              of(received<7>);
-          }
+          by_count(w.kernel - i, [&](auto count) {
+            received<decltype(count)::value>(w, rows, step, map + c * step + n, taps, phase, to, tile.row_size);
+          });
         }
 }
 
@@ -173,101 +148,64 @@ inline Vector softmax(const Window& w, float* logits) {
   return sum;
 }
 
-// What one head of one image needs at hand for a tile.
-struct HeadTile {
+// What one head of one image needs at hand for a tile. `memory` holds what `attention_scratch` says.
+struct HeadTile : PaddedTile {
   const Attention& a;
-  Tile tile;
-  size_t row_size, channel_size, map_size, out_size;
-  int margin;                                       // zeros before each row that gradients look back into
-  size_t row_step;                                  // such a row
   float *key, *value, *query, *block, *locations;   // forward
   float *dkey, *dvalue, *dout, *weights, *dlogits;  // and for the gradient
-  float* next;
-  int* columns_memory;
-  int* places;
-  Tap* taps;
 
-  // `memory` holds what `attention_scratch` says.
   HeadTile(const Attention& attention, int index, bool has_gradient, float* memory)
-      : a(attention), tile(a.window, index), next(memory) {
-    const Window& w = a.window;
-    row_size = tile.row_size;
-    channel_size = row_size * tile.padded_rows;
-    map_size = static_cast<size_t>(w.height) * w.width;
-    out_size = static_cast<size_t>(w.out_height()) * w.out_width();
-    margin = rounded_up(tile.reach);
-    row_step = margin + tile.width;
-    key = take(a.channels * channel_size);
-    value = take(a.channels * channel_size);
+      : PaddedTile(attention.window, index, reflected, memory), a(attention) {
+    key = take(a.channels * map_size);
+    value = take(a.channels * map_size);
     locations = take(row_size);
-    query = take(a.channels * row_step) + margin;
     block = take(2 * w.taps() * LANES);
-    columns_memory = reinterpret_cast<int*>(take(row_size));
-    places = reinterpret_cast<int*>(take(w.kernel));
-    taps = reinterpret_cast<Tap*>(take(2 * w.kernel));
-    for (int j = 0; j < w.kernel; ++j) {
-      taps[j] = tap_of(w, j);
-      places[j] = taps[j].phase * tile.width + taps[j].place;
-    }
+    query = take(a.channels * step) + margin;
+    zero(query - margin, a.channels * step);
     dkey = dvalue = dout = weights = dlogits = nullptr;
     if (has_gradient) {
-      dkey = take(a.channels * channel_size);
-      dvalue = take(a.channels * channel_size);
-      dout = take(a.channels * row_step) + margin;
-      weights = take(w.taps() * row_step) + margin;
-      dlogits = take(w.taps() * row_step) + margin;
-      zero(dkey, 2 * a.channels * channel_size);
-      zero(dout - margin, (a.channels + 2 * w.taps()) * row_step);
+      dkey = take(a.channels * map_size);
+      dvalue = take(a.channels * map_size);
+      dout = take(a.channels * step) + margin;
+      weights = take(w.taps() * step) + margin;
+      dlogits = take(w.taps() * step) + margin;
+      zero(dkey, 2 * a.channels * map_size);
+      zero(dout - margin, (a.channels + 2 * w.taps()) * step);
     }
-    zero(query - margin, a.channels * row_step);
   }
-
-  float* take(size_t count) {
-    float* memory = next;
-    next += count;
-    return memory;
-  }
-
-  static void zero(float* to, size_t count) { __builtin_memset(to, 0, count * sizeof(float)); }
 
   // Copy the tile's keys, their position taken off, and values.
-  void read(const float* keys, const float* values, const float* position, const Columns& columns) {
-    const Window& w = a.window;
-    for (int n = 0; n < tile.row_size; ++n) locations[n] = location(columns.source[n], w.width);
+  void read(const float* keys, const float* values, const float* position) {
+    for (size_t n = 0; n < row_size; ++n) locations[n] = location(columns.source[n], w.width);
     for (int c = 0; c < a.channels; ++c)
       for (int r = 0; r < tile.padded_rows; ++r) {
-        const int y = reflected(tile.first_row * w.stride - w.padding() + r, w.height);
-        const size_t from = c * map_size + static_cast<size_t>(y) * w.width, to = c * channel_size + r * row_size;
+        const int y = reflected(first_source_row() + r, w.height);
+        const size_t from = c * size + static_cast<size_t>(y) * w.width, to = c * map_size + r * row_size;
         pad_row(keys + from, w, tile, columns, key + to);
         pad_row(values + from, w, tile, columns, value + to);
         const float right = position[2 * c], down = position[2 * c + 1] * location(y, w.height);
-        for (int n = 0; n < tile.row_size; ++n) key[to + n] -= right * locations[n] + down;
+        for (size_t n = 0; n < row_size; ++n) key[to + n] -= right * locations[n] + down;
       }
   }
 
-  // Copy a row of the output's size into `to`, (channels, row_step), times `scale`: columns `step` apart.
-  void read_row(const float* from, size_t size, int step, float scale, float* to) const {
+  // Copy a row of the output's size into `to`, (channels, step), times `scale`: columns `apart` from each other.
+  void read_row(const float* from, size_t from_size, int apart, float scale, float* to) const {
     for (int c = 0; c < a.channels; ++c)
-      for (int x = 0; x < tile.columns; ++x) to[c * row_step + x] = from[c * size + x * step] * scale;
+      for (int x = 0; x < tile.columns; ++x) to[c * step + x] = from[c * from_size + x * apart] * scale;
   }
 
   void read_query(const float* queries, int y) const {
-    const Window& w = a.window;
     const size_t first = static_cast<size_t>(y) * w.stride * w.width + tile.first_column * w.stride;
-    read_row(queries + first, map_size, w.stride, scale(), query);
+    read_row(queries + first, size, w.stride, scale(), query);
   }
 
   float scale() const { return 1.0f / __builtin_sqrtf(a.channels); }
 };
 
 size_t attention_scratch(const Attention& a, bool has_gradient) {
-  const Window& w = a.window;
-  // The first tile is the largest.
-  const Tile tile(w, 0);
-  const size_t channel = static_cast<size_t>(tile.row_size) * tile.padded_rows;
-  const size_t row = rounded_up(tile.reach) + tile.width;
-  size_t count = 2 * a.channels * channel + a.channels * row + 2 * w.taps() * LANES + 2 * tile.row_size + 3 * w.kernel;
-  if (has_gradient) count += 2 * a.channels * channel + (a.channels + 2 * w.taps()) * row;
+  const PaddedSizes of(a.window);
+  size_t count = of.fixed + 2 * a.channels * of.map + of.row + 2 * a.window.taps() * LANES + a.channels * of.step;
+  if (has_gradient) count += 2 * a.channels * of.map + (a.channels + 2 * a.window.taps()) * of.step;
   return count;
 }
 
@@ -277,21 +215,20 @@ void attend(const Attention& a, const float* qkv, const float* position, float* 
   const int head = unit / w.tiles();
   HeadTile at(a, unit % w.tiles(), false, memory);
   const Tile& tile = at.tile;
-  const Columns columns(w, tile, reflected, at.columns_memory);
-  const size_t part = a.heads * a.channels * at.map_size;
-  const float* queries = qkv + head / a.heads * 3 * part + head % a.heads * a.channels * at.map_size;
-  at.read(queries + part, queries + 2 * part, position, columns);
+  const size_t part = a.heads * a.channels * at.size;
+  const float* queries = qkv + head / a.heads * 3 * part + head % a.heads * a.channels * at.size;
+  at.read(queries + part, queries + 2 * part, position);
   for (int y = 0; y < tile.rows; ++y) {
     at.read_query(queries, tile.first_row + y);
     const size_t place = static_cast<size_t>(tile.first_row + y) * w.out_width() + tile.first_column;
     const size_t top = y * w.stride * at.row_size;
     for (int x = 0; x < tile.columns; x += LANES) {
       float* weights = at.block;
-      all_products(a, at.query + x, at.row_step, at.key + top + x, at.channel_size, at.row_size, at.places, weights);
+      all_products(a, at.query + x, at.step, at.key + top + x, at.map_size, at.row_size, at.places, weights);
       const Vector share = 1.0f / softmax(w, weights);
       const int count = tile.columns - x;
       float* to = out + head * a.channels * at.out_size + place + x;
-      all_weighted(a, weights, LANES, at.value + top + x, at.channel_size, at.row_size, at.places,
+      all_weighted(a, weights, LANES, at.value + top + x, at.map_size, at.row_size, at.places,
                    [&](int c, Vector values) { store_first(to + c * at.out_size, values * share, count); });
     }
   }
@@ -308,15 +245,14 @@ void attend_gradient(const Attention& a, const float* qkv, const float* position
   const size_t first = head / a.heads * 3 * part + head % a.heads * a.channels * map_size;
   const float* queries = qkv + first;
   float *dqueries = dqkv + first, *dkeys = dqueries + part, *dvalues = dkeys + part;
-  HeadTile::zero(dqueries, a.channels * map_size);
-  HeadTile::zero(dkeys, a.channels * map_size);
-  HeadTile::zero(dvalues, a.channels * map_size);
+  zero(dqueries, a.channels * map_size);
+  zero(dkeys, a.channels * map_size);
+  zero(dvalues, a.channels * map_size);
 
   for (int index = 0; index < w.tiles(); ++index) {
     HeadTile at(a, index, true, memory);
     const Tile& tile = at.tile;
-    const Columns columns(w, tile, reflected, at.columns_memory);
-    at.read(queries + part, queries + 2 * part, position, columns);
+    at.read(queries + part, queries + 2 * part, position);
     for (int y = 0; y < tile.rows; ++y) {
       const size_t place = static_cast<size_t>(tile.first_row + y) * w.out_width() + tile.first_column;
       const size_t top = y * w.stride * at.row_size;
@@ -328,39 +264,37 @@ void attend_gradient(const Attention& a, const float* qkv, const float* position
         Vector is_there = {};
         for (int i = 0; i < smaller(count, LANES); ++i) is_there[i] = 1.0f;
         float *weights = at.block, *dweights = weights + w.taps() * LANES;
-        all_products(a, at.query + x, at.row_step, at.key + top + x, at.channel_size, at.row_size, at.places, weights);
-        all_products(a, at.dout + x, at.row_step, at.value + top + x, at.channel_size, at.row_size, at.places,
-                     dweights);
+        all_products(a, at.query + x, at.step, at.key + top + x, at.map_size, at.row_size, at.places, weights);
+        all_products(a, at.dout + x, at.step, at.value + top + x, at.map_size, at.row_size, at.places, dweights);
         const Vector share = is_there / softmax(w, weights);
         Vector delta = {};
         for (int t = 0; t < w.taps(); ++t) {
           const Vector weight = load(weights + t * LANES) * share;
-          store(at.weights + t * at.row_step + x, weight);
+          store(at.weights + t * at.step + x, weight);
           delta += weight * load(dweights + t * LANES);
         }
         for (int t = 0; t < w.taps(); ++t) {
-          const Vector weight = load(at.weights + t * at.row_step + x);
-          store(at.dlogits + t * at.row_step + x, weight * (load(dweights + t * LANES) - delta));
+          const Vector weight = load(at.weights + t * at.step + x);
+          store(at.dlogits + t * at.step + x, weight * (load(dweights + t * LANES) - delta));
         }
         const size_t pixel = static_cast<size_t>(tile.first_row + y) * w.stride * w.width +
                              static_cast<size_t>(tile.first_column + x) * w.stride;
-        all_weighted(a, at.dlogits + x, at.row_step, at.key + top + x, at.channel_size, at.row_size, at.places,
+        all_weighted(a, at.dlogits + x, at.step, at.key + top + x, at.map_size, at.row_size, at.places,
                      [&](int c, Vector values) {
                        float* to = dqueries + c * map_size + pixel;
                        values *= at.scale();
                        for (int i = 0; i < smaller(count, LANES); ++i) to[i * w.stride] = values[i];
                      });
       }
-      all_received(a, tile, at.dlogits, at.query, at.row_step, at.taps, at.dkey + top, at.channel_size);
-      all_received(a, tile, at.weights, at.dout, at.row_step, at.taps, at.dvalue + top, at.channel_size);
+      all_received(a, tile, at.dlogits, at.query, at.step, at.taps, at.dkey + top, at.map_size);
+      all_received(a, tile, at.weights, at.dout, at.step, at.taps, at.dvalue + top, at.map_size);
     }
     for (int c = 0; c < a.channels; ++c)
       for (int r = 0; r < tile.padded_rows; ++r) {
-        const int pixel = reflected(tile.first_row * w.stride - w.padding() + r, w.height);
-        const size_t to = c * map_size + static_cast<size_t>(pixel) * w.width,
-                     from = c * at.channel_size + r * at.row_size;
-        add_padded_row(at.dkey + from, w, tile, columns, dkeys + to);
-        add_padded_row(at.dvalue + from, w, tile, columns, dvalues + to);
+        const int pixel = reflected(at.first_source_row() + r, w.height);
+        const size_t to = c * map_size + static_cast<size_t>(pixel) * w.width, from = c * at.map_size + r * at.row_size;
+        add_padded_row(at.dkey + from, w, tile, at.columns, dkeys + to);
+        add_padded_row(at.dvalue + from, w, tile, at.columns, dvalues + to);
       }
   }
 

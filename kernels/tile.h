@@ -114,4 +114,63 @@ inline void add_padded_row(const float* padded, const Window& w, const Tile& til
   }
 }
 
+inline void zero(float* to, size_t count) { __builtin_memset(to, 0, count * sizeof(float)); }
+
+// How many floats a tile of a window needs: for its padded map, a row of that, a row of the output's size with zeros
+// around it, and for what `PaddedTile` itself keeps. The first tile is the largest.
+struct PaddedSizes {
+  size_t map, row, step, fixed;
+
+  explicit PaddedSizes(const Window& w) {
+    const Tile tile(w, 0);
+    row = tile.row_size;
+    map = row * tile.padded_rows;
+    step = rounded_up(tile.reach) + tile.width;
+    fixed = row + 3 * w.kernel;
+  }
+};
+
+// A tile with its memory, where the columns and taps are that it looks at.
+struct PaddedTile {
+  const Window& w;
+  const Tile tile;
+  float* next;                      // memory that is left
+  const size_t row_size, map_size;  // of what is padded
+  const size_t size, out_size;      // of the whole input, the whole output
+  const int margin;                 // zeros before a row that gradients look back into
+  const size_t step;                // from such a row to the next
+  const Columns columns;
+  int* const places;  // of the taps of a row
+  Tap* const taps;
+
+  template <typename Padding>
+  PaddedTile(const Window& window, int index, Padding padding, float* memory)
+      : w(window),
+        tile(window, index),
+        next(memory),
+        row_size(tile.row_size),
+        map_size(row_size * tile.padded_rows),
+        size(static_cast<size_t>(w.height) * w.width),
+        out_size(static_cast<size_t>(w.out_height()) * w.out_width()),
+        margin(rounded_up(tile.reach)),
+        step(margin + tile.width),
+        columns(w, tile, padding, reinterpret_cast<int*>(take(row_size))),
+        places(reinterpret_cast<int*>(take(w.kernel))),
+        taps(reinterpret_cast<Tap*>(take(2 * w.kernel))) {
+    for (int j = 0; j < w.kernel; ++j) {
+      taps[j] = tap_of(w, j);
+      places[j] = taps[j].phase * tile.width + taps[j].place;
+    }
+  }
+
+  float* take(size_t count) {
+    float* memory = next;
+    next += count;
+    return memory;
+  }
+
+  // Where the first padded row lies in the input.
+  int first_source_row() const { return tile.first_row * w.stride - w.padding(); }
+};
+
 }  // namespace
