@@ -180,4 +180,4 @@ def test_kills_at_many_moments_of_a_save(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     is_sorted, different, *files = done.stdout.split()
-    assert is_sorted == "True" and int(different) > 10 and files == [".lock", "last-1.ckpt", "last.ckpt"]
+    assert is_sorted == "True" and int(different) > 4 and files == [".lock", "last-1.ckpt", "last.ckpt"]

@@ -28,7 +28,6 @@ COMPILER = os.environ.get("CXX") or "c++"
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache, and a compiler that takes no time: it does not optimise."""
-    ms.set_device("CPU")
     folder = tmp_path / "cache"
     monkeypatch.setattr(kernels, "CACHE", folder)
     monkeypatch.setattr(kernels, "FLAGS", ["-std=c++17", "-O0", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"])
@@ -128,9 +127,7 @@ def test_several_processes_build_one_library(cache, tmp_path, monkeypatch):
     counting = compiler(monkeypatch, tmp_path, calls)
     script.write_text(
         "from pathlib import Path\n"
-        "import mindspore as ms\n"
         "from src.ops import kernels\n"
-        "ms.set_device('CPU')\n"
         f"kernels.CACHE = Path('{cache}')\n"
         "kernels.FLAGS = ['-std=c++17', '-O0', '-fPIC', '-fvisibility=hidden', '-Wno-psabi']\n"
         "with kernels.fused_form(): print(kernels.library())\n"
