@@ -19,11 +19,11 @@ template <int N, int X>
 inline void add_products(const float* factors, size_t factor_step, const float* values, size_t step,
                          Vector (&sums)[N][X]) {
   Vector value[X];
-#pragma GCC unroll 2
+#pragma GCC unroll 3
   for (int x = 0; x < X; ++x) value[x] = load(values + x * step);
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i)
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int x = 0; x < X; ++x) sums[i][x] += factors[i * factor_step] * value[x];
 }
 
@@ -33,104 +33,140 @@ struct Block {
   static constexpr int count = N, vectors = X;
 };
 
-template <int N, int X, typename Function>
-inline void blocks_of(int count, int& first, int place, const Function& function) {
-  for (; first + N <= count; first += N) function(Block<N, X>(), first, place);
+constexpr int MOST_SUMS = 6;  // at two vectors each
+
+// Call `function` with blocks of X vectors until all of `count` sums are done, with about as many sums in each. Not
+// inline: with all of them in one function, GCC runs out of registers for each.
+template <int X, typename Function>
+__attribute__((noinline)) void blocks_of(int count, int place, const Function& function) {
+  for (int first = 0; first < count;) {
+    const int left = count - first, blocks = (left + MOST_SUMS - 1) / MOST_SUMS, size = (left + blocks - 1) / blocks;
+    switch (size) {
+      case 1: function(Block<1, X>(), first, place); break;
+      case 2: function(Block<2, X>(), first, place); break;
+      case 3: function(Block<3, X>(), first, place); break;
+      case 4: function(Block<4, X>(), first, place); break;
+      case 5: function(Block<5, X>(), first, place); break;
+      default: function(Block<6, X>(), first, place);
+    }
+    first += size;
+  }
 }
 
-// Call `function(block, first, place)` until all of `count` sums are done at all of `vectors` vectors: two of these at
-// a time, as that asks for fewer loads.
+// Call `function(block, first, place)` until all of `count` sums are done at all of `vectors` vectors: some of these at
+// a time, as that asks for fewer loads, and few sums at one vector would wait for each other.
 template <typename Function>
 inline void for_blocks(int count, int vectors, const Function& function) {
   int x = 0;
-  for (; x + 2 <= vectors; x += 2) {
-    int i = 0;
-    blocks_of<4, 2>(count, i, x * LANES, function);
-    blocks_of<3, 2>(count, i, x * LANES, function);
-    blocks_of<2, 2>(count, i, x * LANES, function);
-    blocks_of<1, 2>(count, i, x * LANES, function);
-  }
-  if (x < vectors) {
-    int i = 0;
-    blocks_of<8, 1>(count, i, x * LANES, function);
-    blocks_of<4, 1>(count, i, x * LANES, function);
-    blocks_of<2, 1>(count, i, x * LANES, function);
-    blocks_of<1, 1>(count, i, x * LANES, function);
-  }
+  if (count == 3)
+    for (; x + 3 <= vectors; x += 3) function(Block<3, 3>(), 0, x * LANES);
+  for (; x + 2 <= vectors; x += 2) blocks_of<2>(count, x * LANES, function);
+  if (x < vectors) blocks_of<1>(count, x * LANES, function);
 }
 
 // Call `function(block, i, j)` until all of `rows` x `columns` sums are done, 4 x 3 at a time.
 template <typename Function>
 inline void for_pairs(int rows, int columns, const Function& function) {
-  for (int j = 0; j < columns; j += 3) {
-    int i = 0;
-    if (columns - j >= 3) {
-      blocks_of<4, 3>(rows, i, j, function);
-      blocks_of<1, 3>(rows, i, j, function);
-    } else if (columns - j == 2) {
-      blocks_of<4, 2>(rows, i, j, function);
-      blocks_of<1, 2>(rows, i, j, function);
-    } else {
-      blocks_of<4, 1>(rows, i, j, function);
-      blocks_of<1, 1>(rows, i, j, function);
+  for (int j = 0; j < columns; j += 3)
+    for (int i = 0; i < rows; i += i + 4 <= rows ? 4 : 1) {
+      const bool is_high = i + 4 <= rows;
+      switch (smaller(3, columns - j)) {
+        case 3: is_high ? function(Block<4, 3>(), i, j) : function(Block<1, 3>(), i, j); break;
+        case 2: is_high ? function(Block<4, 2>(), i, j) : function(Block<1, 2>(), i, j); break;
+        default: is_high ? function(Block<4, 1>(), i, j) : function(Block<1, 1>(), i, j);
+      }
     }
-  }
+}
+
+// The layer is applied to about so many pixels at a time, whole rows of them: as many as stay in the nearest cache.
+constexpr int STRIPE = 128;
+
+inline int rows_of_stripe(const Window& w, const Region& region) {
+  if (region.columns < w.width || region.columns > STRIPE) return 1;  // only whole rows lie one behind another
+  return smaller(region.rows, STRIPE / region.columns);
 }
 
 // What one slot of one image needs at hand for a tile. `memory` holds what `convolution_scratch` says.
 struct SlotTile : PaddedTile {
   const Convolution& c;
-  size_t dout_size;  // of a map of `dout`
-  float *maps, *pieces, *is_inside, *dmaps, *dout, *dpieces;
+  const Region region;
+  const int stripe;        // rows of the region that the layer is applied to at a time
+  const size_t run;        // of the pixels of a stripe, with what fills the last vector
+  const size_t dout_size;  // of a map of `dout`
+  float *maps, *pieces, *linear, *dmaps, *dout;
 
   SlotTile(const Convolution& convolution, int index, bool has_gradient, float* memory)
-      : PaddedTile(convolution.window, index, inside, memory), c(convolution), dout_size(tile.rows * step) {
+      : PaddedTile(convolution.window, index, inside, memory),
+        c(convolution),
+        region(w, tile),
+        stripe(has_gradient ? region.rows : rows_of_stripe(w, region)),
+        run(rounded_up(stripe * region.columns)),
+        dout_size(tile.rows * step) {
     maps = take(c.maps * map_size);
-    pieces = take(c.has_layer ? (c.pieces + 1) * map_size : 0);  // and ones, which the bias belongs to
-    is_inside = take(row_size);
-    dmaps = dout = dpieces = nullptr;
+    pieces = linear = dmaps = dout = nullptr;
+    if (c.has_layer) {
+      pieces = take(c.pieces * run);
+      linear = take(c.maps * run);
+    }
     if (has_gradient) {
       dmaps = take(c.maps * map_size);
       dout = take(c.outputs * dout_size) + margin;
-      dpieces = take(c.pieces * row_size);
     }
   }
 
   // The input's row of a padded one; -1 for a row of zeros.
   int source(int r) const { return inside(first_source_row() + r, w.height); }
 
-  // Copy a row of each piece of the slot.
-  void read_pieces(const float* from, int r, float* to) const {
-    for (int p = 0; p < c.pieces; ++p) {
-      const float* row = from + p * c.slots * size + static_cast<size_t>(source(r)) * w.width;
-      pad_row(row, w, tile, columns, to + p * map_size);
+  // Row y of the region, of a piece of the input.
+  template <typename Float>
+  Float* piece_row(Float* whole, int p, int y) const {
+    return whole + p * c.slots * size + static_cast<size_t>(region.first_row + y) * w.width + region.first_column;
+  }
+
+  // A padded row of the region's row y.
+  float* padded_row(float* whole, int t, int y) const {
+    return whole + t * map_size + (region.first_row + y - first_source_row()) * row_size;
+  }
+
+  // Fill `maps`: with the pieces as they are, or with what the layer makes of them.
+  void read(const float* from, const float* layer, const float* bias) const {
+    zero(maps, c.maps * map_size);
+    for (int y = 0; y < region.rows; y += stripe) {
+      const int rows = smaller(stripe, region.rows - y);
+      if (c.has_layer) apply_layer(from, y, rows, layer, bias);
+      for (int t = 0; t < c.maps; ++t)
+        for (int k = 0; k < rows; ++k) {
+          const float* row = c.has_layer ? linear + t * run + k * region.columns : piece_row(from, t, y + k);
+          copy_inside(row - region.first_column, w, tile, columns, padded_row(maps, t, y + k));
+        }
     }
   }
 
-  // Fill `maps`.
-  void read(const float* from, const float* layer, const float* bias) const {
-    for (size_t n = 0; n < row_size; ++n) is_inside[n] = columns.source[n] >= 0 ? 1.0f : 0.0f;
-    for (int r = 0; r < tile.padded_rows; ++r) {
-      float* row = maps + r * row_size;
-      if (source(r) < 0) {
-        for (int t = 0; t < c.maps; ++t) zero(row + t * map_size, row_size);
-      } else if (!c.has_layer) {
-        read_pieces(from, r, row);
-      } else {
-        float* piece = pieces + r * row_size;
-        read_pieces(from, r, piece);
-        __builtin_memcpy(piece + c.pieces * map_size, is_inside, row_size * sizeof(float));
-        for_blocks(c.maps, row_size / LANES, [&](auto block, int t, int n) {
-          constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
-          Vector sums[N][X] = {};
-          add_products<N, X>(bias + t, 1, piece + c.pieces * map_size + n, LANES, sums);
-          for (int p = 0; p < c.pieces; ++p)
-            add_products<N, X>(layer + t * c.pieces + p, c.pieces, piece + p * map_size + n, LANES, sums);
-          for (int i = 0; i < N; ++i)
-            for (int x = 0; x < X; ++x) store(row + (t + i) * map_size + n + x * LANES, sums[i][x]);
-        });
+  // Fill `linear` with the layer's outputs for some rows of the region.
+  void apply_layer(const float* from, int y, int rows, const float* layer, const float* bias) const {
+    const float* source = piece_row(from, 0, y);
+    size_t apart = c.slots * size;
+    // Vectors of the map's last rows would reach beyond its end.
+    if (dmaps || region.first_row + y + rows == w.height) {
+      for (int p = 0; p < c.pieces; ++p) {
+        float* to = pieces + p * run;
+        for (int k = 0; k < rows; ++k)
+          __builtin_memcpy(to + k * region.columns, piece_row(from, p, y + k), region.columns * sizeof(float));
+        zero(to + rows * region.columns, run - rows * region.columns);
       }
+      source = pieces;
+      apart = run;
     }
+    for_blocks(c.maps, rounded_up(rows * region.columns) / LANES, [&](auto block, int t, int n) {
+      constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
+      Vector sums[N][X];
+      for (int i = 0; i < N; ++i)
+        for (int x = 0; x < X; ++x) sums[i][x] = all(bias[t + i]);
+      for (int p = 0; p < c.pieces; ++p)
+        add_products<N, X>(layer + t * c.pieces + p, c.pieces, source + p * apart + n, LANES, sums);
+      for (int i = 0; i < N; ++i)
+        for (int x = 0; x < X; ++x) store(linear + (t + i) * run + n + x * LANES, sums[i][x]);
+    });
   }
 
   // Copy the tile of a slot's output gradients, with zeros around each row.
@@ -214,64 +250,69 @@ struct SlotTile : PaddedTile {
         });
   }
 
-  // From the maps on to the pieces, through the layer.
-  void pass_on(const float* layer, float* dfrom) const {
-    for (int r = 0; r < tile.padded_rows; ++r) {
-      if (source(r) < 0) continue;
-      const float* row = dmaps + r * row_size;
-      if (c.has_layer)
-        for_places(c.pieces, [&](auto block, int p, int phase, int n) {
-          constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
-          const int place = phase * tile.width + n;
-          Vector sums[N][X] = {};
-          for (int t = 0; t < c.maps; ++t)
-            add_products<N, X>(layer + t * c.pieces + p, 1, row + t * map_size + place, LANES, sums);
-          for (int i = 0; i < N; ++i)
-            for (int x = 0; x < X; ++x) store(dpieces + (p + i) * row_size + place + x * LANES, sums[i][x]);
-        });
-      for (int p = 0; p < c.pieces; ++p)
-        add_padded_row(c.has_layer ? dpieces + p * row_size : row + p * map_size, w, tile, columns,
-                       dfrom + p * c.slots * size + static_cast<size_t>(source(r)) * w.width);
+  // From the maps on to the pieces, through the layer; add to its own gradients.
+  void pass_on(const float* layer, float* dfrom, float* dlayer, float* dbias) const {
+    if (c.has_layer) zero(linear, c.maps * run);
+    for (int t = 0; t < c.maps; ++t)
+      for (int y = 0; y < region.rows; ++y) {
+        float* row = c.has_layer ? linear + t * run + y * region.columns : piece_row(dfrom, t, y);
+        add_padded_row(padded_row(dmaps, t, y), w, tile, columns, row - region.first_column);
+      }
+    if (!c.has_layer) return;
+    for_pairs(c.maps, c.pieces, [&](auto block, int t, int p) {
+      add_dlayer<decltype(block)::count, decltype(block)::vectors>(t, p, dlayer);
+    });
+    for (int t = 0; t < c.maps; ++t) {
+      Vector sum = {};
+      for (size_t n = 0; n < run; n += LANES) sum += load(linear + t * run + n);
+      dbias[t] += sum_of(sum);
     }
+    pass_to_pieces(layer, dfrom);
   }
 
-  // Add to the layer's gradient, for N maps and T pieces, of which the ones are the last.
+  // Add to the layer's gradient, for N maps and T pieces.
   template <int N, int T>
-  void add_dlayer(int t, int p, float* dlayer, float* dbias) const {
+  void add_dlayer(int t, int p, float* dlayer) const {
     Vector sums[N][T] = {};
-    for (int r = 0; r < tile.padded_rows; ++r) {
-      if (source(r) < 0) continue;
-      for_places(1, [&](auto block, int, int phase, int n) {
-        for (int x = 0; x < decltype(block)::vectors; ++x) {
-          const size_t place = r * row_size + phase * tile.width + n + x * LANES;
-          Vector values[T];
+    for (size_t n = 0; n < run; n += LANES) {
+      Vector values[T];
 #pragma GCC unroll 3
-          for (int k = 0; k < T; ++k) values[k] = load(pieces + (p + k) * map_size + place);
+      for (int k = 0; k < T; ++k) values[k] = load(pieces + (p + k) * run + n);
 #pragma GCC unroll 4
-          for (int i = 0; i < N; ++i) {
-            const Vector gradient = load(dmaps + (t + i) * map_size + place);
+      for (int i = 0; i < N; ++i) {
+        const Vector gradient = load(linear + (t + i) * run + n);
 #pragma GCC unroll 3
-            for (int k = 0; k < T; ++k) sums[i][k] += gradient * values[k];
-          }
-        }
-      });
+        for (int k = 0; k < T; ++k) sums[i][k] += gradient * values[k];
+      }
     }
     for (int i = 0; i < N; ++i)
-      for (int k = 0; k < T; ++k)
-        (p + k < c.pieces ? dlayer[(t + i) * c.pieces + p + k] : dbias[t + i]) += sum_of(sums[i][k]);
+      for (int k = 0; k < T; ++k) dlayer[(t + i) * c.pieces + p + k] += sum_of(sums[i][k]);
   }
 
-  void add_all_dlayers(float* dlayer, float* dbias) const {
-    for_pairs(c.maps, c.pieces + 1, [&](auto block, int t, int p) {
-      add_dlayer<decltype(block)::count, decltype(block)::vectors>(t, p, dlayer, dbias);
+  // `pieces` are no longer needed, and take the gradients before they are added to their rows.
+  void pass_to_pieces(const float* layer, float* dfrom) const {
+    for_blocks(c.pieces, run / LANES, [&](auto block, int p, int n) {
+      constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
+      Vector sums[N][X] = {};
+      for (int t = 0; t < c.maps; ++t)
+        add_products<N, X>(layer + t * c.pieces + p, 1, linear + t * run + n, LANES, sums);
+      for (int i = 0; i < N; ++i)
+        for (int x = 0; x < X; ++x) store(pieces + (p + i) * run + n + x * LANES, sums[i][x]);
     });
+    for (int p = 0; p < c.pieces; ++p)
+      for (int y = 0; y < region.rows; ++y) {
+        const float* from = pieces + p * run + y * region.columns;
+        float* to = piece_row(dfrom, p, y);
+        for (int x = 0; x < region.columns; ++x) to[x] += from[x];
+      }
   }
 };
 
 size_t convolution_scratch(const Convolution& c, bool has_gradient) {
   const PaddedSizes of(c.window);
-  size_t count = of.fixed + (c.maps + (c.has_layer ? c.pieces + 1 : 0)) * of.map + of.row;
-  if (has_gradient) count += c.maps * of.map + c.outputs * TILE_ROWS * of.step + c.pieces * of.row;
+  size_t count = of.fixed + c.maps * of.map;
+  if (c.has_layer) count += (c.pieces + c.maps) * rounded_up(of.map);
+  if (has_gradient) count += c.maps * of.map + c.outputs * TILE_ROWS * of.step;
   return count;
 }
 
@@ -349,8 +390,7 @@ void convolve_gradient(const Convolution& c, const float* pieces, const float* l
       at.read_dout(dout + static_cast<size_t>(image * c.slots + slot) * c.outputs * out_size);
       at.add_all_dweights(dweight);
       at.gather_dmaps(weight);
-      if (c.has_layer) at.add_all_dlayers(dlayer, dbias);
-      at.pass_on(layer, dpieces + first);
+      at.pass_on(layer, dpieces + first, dlayer, dbias);
     }
   }
 }

@@ -21,6 +21,14 @@ struct Convolution {
   bool has_layer;
 };
 
+// alpha * a + beta * b.
+struct Sum {
+  float alpha, beta;
+  size_t size;  // how many numbers a and b have
+
+  int units() const { return static_cast<int>((size + SUM_RUN - 1) / SUM_RUN); }
+};
+
 struct Kernels {
   size_t (*attention_scratch)(const Attention&, bool has_gradient);
   void (*attend)(const Attention&, const float* qkv, const float* position, float* out, int unit, float* memory);
@@ -32,6 +40,9 @@ struct Kernels {
   void (*convolve_gradient)(const Convolution&, const float* pieces, const float* layer, const float* bias,
                             const float* weight, const float* dout, float* dpieces, float* dlayer, float* dbias,
                             float* dweight, int unit, float* memory);
+  void (*weighted_sum)(const Sum&, const float* a, const float* b, float* out, int unit);
+  void (*weighted_sum_gradient)(const Sum&, const float* a, const float* b, const float* dout, float* da, float* db,
+                                float* dalpha, float* dbeta, int unit);
 };
 
 extern const Kernels plain_kernels, avx2_kernels, avx512_kernels;

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
+#include <vector>
 
 #include "kernels.h"
 #include "threads.h"
@@ -31,11 +33,17 @@ const Kernels& kernels() {
 
 struct Call {
   void** params;
+  int* ranks;
   int64_t** shapes;
 
   float* data(int i) const { return static_cast<float*>(params[i]); }
   int size(int i, int axis) const { return static_cast<int>(shapes[i][axis]); }
   const int* numbers(int i) const { return static_cast<const int*>(params[i]); }
+  size_t count(int i) const {
+    size_t product = 1;
+    for (int axis = 0; axis < ranks[i]; ++axis) product *= shapes[i][axis];
+    return product;
+  }
 };
 
 // `numbers` are int32: kernel, stride, dilation, and what else an operator says of itself.
@@ -63,6 +71,8 @@ Convolution convolution_of(const Call& call, int weight) {
   c.has_layer = weight > 1;
   return c;
 }
+
+Sum sum_of(const Call& call) { return {*call.data(0), *call.data(2), call.count(1)}; }
 
 template <typename Shape, typename Scratch, typename Work>
 int run(const Shape& shape, int units, Scratch size, bool has_gradient, const Work& work) {
@@ -96,7 +106,7 @@ int convolve_gradient(const Call& call, int weight) {
 }  // namespace
 
 #define VISIBLE __attribute__((visibility("default")))
-#define OPERATOR(name) VISIBLE int name(int, void** params, int*, int64_t** shapes, const char**, void*, void*)
+#define OPERATOR(name) VISIBLE int name(int, void** params, int* ranks, int64_t** shapes, const char**, void*, void*)
 
 extern "C" {
 
@@ -104,7 +114,7 @@ VISIBLE void acmix_set_threads(int count) { set_threads(count); }
 
 // (qkv, position, numbers) -> out
 OPERATOR(SlidingWindowAttention) {
-  const Call call{params, shapes};
+  const Call call{params, ranks, shapes};
   const Attention a = attention_of(call);
   const Kernels& k = kernels();
   return run(a, a.batch * a.heads * a.window.tiles(), k.attention_scratch, false,
@@ -113,7 +123,7 @@ OPERATOR(SlidingWindowAttention) {
 
 // (qkv, position, numbers, dout) -> (dqkv, dposition of each image and head)
 OPERATOR(SlidingWindowAttentionGradient) {
-  const Call call{params, shapes};
+  const Call call{params, ranks, shapes};
   const Attention a = attention_of(call);
   const Kernels& k = kernels();
   return run(a, a.batch * a.heads, k.attention_scratch, true, [&](int unit, float* memory) {
@@ -122,10 +132,33 @@ OPERATOR(SlidingWindowAttentionGradient) {
 }
 
 // (pieces, weight, numbers) or (pieces, layer, bias, weight, numbers) -> out
-OPERATOR(ConvolutionOfPieces) { return convolve({params, shapes}, 1); }
-OPERATOR(LayerAndConvolution) { return convolve({params, shapes}, 3); }
+OPERATOR(ConvolutionOfPieces) { return convolve({params, ranks, shapes}, 1); }
+OPERATOR(LayerAndConvolution) { return convolve({params, ranks, shapes}, 3); }
 
 // The same inputs, then dout -> the gradients of all but the numbers, those of layer and bias slot by slot.
-OPERATOR(ConvolutionOfPiecesGradient) { return convolve_gradient({params, shapes}, 1); }
-OPERATOR(LayerAndConvolutionGradient) { return convolve_gradient({params, shapes}, 3); }
+OPERATOR(ConvolutionOfPiecesGradient) { return convolve_gradient({params, ranks, shapes}, 1); }
+OPERATOR(LayerAndConvolutionGradient) { return convolve_gradient({params, ranks, shapes}, 3); }
+
+// (alpha, a, beta, b) -> alpha * a + beta * b
+OPERATOR(WeightedSum) {
+  const Call call{params, ranks, shapes};
+  const Sum s = sum_of(call);
+  for_each_unit(s.units(),
+                [&](int unit) { kernels().weighted_sum(s, call.data(1), call.data(3), call.data(4), unit); });
+  return 0;
+}
+
+// (alpha, a, beta, b, dout) -> the gradients of all four
+OPERATOR(WeightedSumGradient) {
+  const Call call{params, ranks, shapes};
+  const Sum s = sum_of(call);
+  std::vector<float> of_alpha(s.units()), of_beta(s.units());
+  for_each_unit(s.units(), [&](int unit) {
+    kernels().weighted_sum_gradient(s, call.data(1), call.data(3), call.data(4), call.data(6), call.data(8),
+                                    &of_alpha[unit], &of_beta[unit], unit);
+  });
+  *call.data(5) = std::accumulate(of_alpha.begin(), of_alpha.end(), 0.0);
+  *call.data(7) = std::accumulate(of_beta.begin(), of_beta.end(), 0.0);
+  return 0;
+}
 }

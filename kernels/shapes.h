@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What both sides of a call know: the sizes of a window over a map, and into how many tiles the work falls.
+// What both sides of a call know: the sizes of a window over a map, and into how many parts the work falls.
 
 #pragma once
 
@@ -9,6 +9,9 @@
 constexpr int TILE_ROWS = 16;
 constexpr int TILE_COLUMNS = 64;
 constexpr int MOST_STRIDE = 8;
+
+// How many numbers of a sum one thread takes at a time.
+constexpr size_t SUM_RUN = 1 << 14;
 
 struct Window {
   int height, width;             // of the input

@@ -59,6 +59,19 @@ struct Tile {
   }
 };
 
+// The part of the input that a tile is made of.
+struct Region {
+  int first_row, rows, first_column, columns;
+
+  Region(const Window& w, const Tile& tile) {
+    const int top = tile.first_row * w.stride - w.padding(), left = tile.first_column * w.stride - w.padding();
+    first_row = top < 0 ? 0 : top;
+    rows = smaller(top + tile.padded_rows, w.height) - first_row;
+    first_column = left < 0 ? 0 : left;
+    columns = smaller(left + tile.row_size, w.width) - first_column;
+  }
+};
+
 // For each place of a padded row: the input's column. The middle is every stride-th column of the input, in order.
 struct Columns {
   int* source;
@@ -80,20 +93,27 @@ struct Columns {
   }
 };
 
-// Copy a row of the input into its padded form.
+// Copy the columns of a row of the input into its padded form, and none of the padding.
+inline void copy_inside(const float* row, const Window& w, const Tile& tile, const Columns& columns, float* to) {
+  for (int phase = 0; phase < w.stride; ++phase, to += tile.width) {
+    const int begin = columns.begin[phase], end = columns.end[phase];
+    if (begin >= end) continue;
+    const float* middle = row + columns.source[phase * tile.width + begin];
+    if (w.stride == 1)
+      __builtin_memcpy(to + begin, middle, sizeof(float) * (end - begin));
+    else
+      for (int n = begin; n < end; ++n) to[n] = middle[(n - begin) * w.stride];
+  }
+}
+
+// And the padding too, where that is made of columns.
 inline void pad_row(const float* row, const Window& w, const Tile& tile, const Columns& columns, float* to) {
+  copy_inside(row, w, tile, columns, to);
   for (int phase = 0; phase < w.stride; ++phase, to += tile.width) {
     const int* source = columns.source + phase * tile.width;
     const int begin = columns.begin[phase], end = columns.end[phase];
-    for (int n = 0; n < begin; ++n) to[n] = source[n] < 0 ? 0.0f : row[source[n]];
-    if (begin < end) {
-      const float* middle = row + source[begin];
-      if (w.stride == 1)
-        __builtin_memcpy(to + begin, middle, sizeof(float) * (end - begin));
-      else
-        for (int n = begin; n < end; ++n) to[n] = middle[(n - begin) * w.stride];
-    }
-    for (int n = end > begin ? end : begin; n < tile.width; ++n) to[n] = source[n] < 0 ? 0.0f : row[source[n]];
+    for (int n = 0; n < begin; ++n) to[n] = row[source[n]];
+    for (int n = end > begin ? end : begin; n < tile.width; ++n) to[n] = row[source[n]];
   }
 }
 

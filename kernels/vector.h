@@ -28,6 +28,14 @@ typedef int Whole __attribute__((vector_size(LANES * 4), aligned(4), may_alias))
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector values) { *reinterpret_cast<Vector*>(to) = values; }
 
+// Only the first `count`, and zeros.
+inline Vector load_first(const float* from, int count) {
+  if (count >= LANES) return load(from);
+  Vector values = {};
+  for (int i = 0; i < count; ++i) values[i] = from[i];
+  return values;
+}
+
 // Of `values`, only the first `count`.
 inline void store_first(float* to, Vector values, int count) {
   if (count >= LANES) return store(to, values);

@@ -69,6 +69,13 @@ class Kernels:
         dpieces, dlayer, dbias, dweight = self.call("LayerAndConvolutionGradient", inputs, shapes)
         return dpieces, dlayer.sum(0), dbias.sum(0), dweight
 
+    def add(self, alpha, a, beta, b):
+        return self.call("WeightedSum", (alpha, a, beta, b), [a.shape])[0]
+
+    def add_gradient(self, alpha, a, beta, b, dout):
+        inputs = alpha, a, beta, b, dout
+        return self.call("WeightedSumGradient", inputs, [value.shape for value in inputs[:4]])
+
 
 def judge(values, function, cotangent, out, gradients):
     """Compare an output with `function(*values)`, and its gradients with the numerical slope along a random line."""
@@ -127,6 +134,14 @@ def judge_convolution(kernels, size, pieces, slots, outputs, has_layer, seed):
     judge(values, of_layer if has_layer else of_pieces, dout, out, gradients)
 
 
+def judge_sum(kernels, size, seed):
+    rng = np.random.default_rng(seed)
+    alpha, a, beta, b, dout = (rng.standard_normal(n).astype(np.float32) for n in (1, size, 1, size, size))
+    values = [value.astype(np.float64) for value in (alpha, a, beta, b)]
+    out, gradients = kernels.add(alpha, a, beta, b), kernels.add_gradient(alpha, a, beta, b, dout)
+    judge(values, lambda alpha, a, beta, b: alpha * a + beta * b, dout, out, gradients)
+
+
 def main():
     kernels = Kernels(sys.argv[1])
     kernels.set_threads(2)
@@ -134,6 +149,7 @@ def main():
         judge_attention(kernels, size, heads=2, channels=5, seed=seed)
         judge_convolution(kernels, size, pieces=6, slots=3, outputs=2, has_layer=True, seed=seed)
         judge_convolution(kernels, size, pieces=4, slots=2, outputs=5, has_layer=False, seed=seed)
+        judge_sum(kernels, 7**seed, seed)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_calls import SIZES, Kernels, judge_attention, judge_convolution
+from kernel_calls import SIZES, Kernels, judge_attention, judge_convolution, judge_sum
 from mindspore import Tensor, nn, ops
 
 from src.models import create_model
@@ -67,6 +67,12 @@ def test_convolution_is_the_definition(kernels, size, pieces, slots, outputs, ha
     judge_convolution(kernels, size, pieces, slots, outputs, has_layer, seed)
 
 
+@settings(max_examples=20, deadline=None)
+@given(size=st.integers(1, 50) | st.integers(1, 40000), seed=st.integers(0, 2**31))
+def test_the_sum_is_the_definition(kernels, size, seed):
+    judge_sum(kernels, size, seed)
+
+
 @pytest.mark.parametrize("instructions", ["plain", "avx2", "avx512", "none of these"])
 def test_every_set_of_instructions(instructions, built):
     """One that the CPU lacks is not taken: the best that it has below it is; a word that is none changes nothing."""
@@ -117,13 +123,15 @@ def test_any_number_of_threads_gives_the_same_bits(size, kernels):
     qkv, position = rng.standard_normal((2, 36, *size[:2])), rng.standard_normal((6, 2))
     weight = rng.standard_normal((12, 6, 3, 3)).astype(np.float32)
     qkv, position, window = qkv.astype(np.float32), position.astype(np.float32), size[2:]
+    half = np.float32([0.5])
 
     def everything():
         out = kernels.attend(qkv, position, window)
         results = [out, *kernels.attend_gradient(qkv, position, window, out)]
         out = kernels.convolve(qkv, None, None, weight, (3, *window[1:]), 6)
         gradients = kernels.convolve_gradient(qkv, None, None, weight, (3, *window[1:]), 6, out)
-        return [*results, out, gradients[0], gradients[3]]
+        results += [out, gradients[0], gradients[3], kernels.add(half, qkv, half, qkv)]
+        return [*results, *kernels.add_gradient(half, qkv, half, qkv, qkv)]
 
     kernels.set_threads(1)
     expected = everything()

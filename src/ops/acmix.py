@@ -19,7 +19,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from src.ops.fused import FusedConvolution, FusedLayerConvolution, fuses
+from src.ops.fused import FusedConvolution, FusedLayerConvolution, FusedSum, fuses
 from src.ops.gather_rows import GatherRows
 from src.ops.shift import ShiftSum
 from src.ops.sliding_window import SlidingWindowAttention
@@ -54,9 +54,6 @@ class ConvolutionPath(nn.Cell):
         self.pieces, self.slots, self.taps = pieces, slots, kernel * kernel
         self.fc = nn.Conv2d(pieces, self.taps, 1, has_bias=has_bias)
         self.shift = ShiftSum(channels, slots, kernel, stride, dilation, shift)
-        tap_by_tap = np.arange(self.taps * slots, dtype=np.int32).reshape(self.taps, slots)
-        self.slot_by_slot, self.back = Tensor(tap_by_tap.T.reshape(-1)), Tensor(np.argsort(tap_by_tap.T.reshape(1, -1)))
-        self.gather = GatherRows()
         self.is_fused = fuses(stride) and shift != "slice"
         self.counts_itself = self.is_fused
         if self.is_fused:
@@ -65,7 +62,12 @@ class ConvolutionPath(nn.Cell):
             self.is_one_product = not has_bias and pieces * outputs <= pieces + self.taps * outputs
             fused = FusedConvolution if self.is_one_product else FusedLayerConvolution
             self.fused = fused(pieces, kernel, stride, dilation)
-            self.no_bias = Tensor(np.zeros(self.taps, np.float32))
+            if not (has_bias or self.is_one_product):
+                self.no_bias = Tensor(np.zeros(self.taps, np.float32))
+        else:
+            order = np.arange(self.taps * slots, dtype=np.int32).reshape(self.taps, slots).T
+            self.slot_by_slot, self.back = Tensor(order.reshape(-1)), Tensor(np.argsort(order.reshape(1, -1)))
+            self.gather = GatherRows()
 
     def construct(self, maps):
         return self.by_kernel(maps) if self.is_fused else self.portable(maps)
@@ -101,7 +103,7 @@ class WeightedSum(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        self.sum_of_values = _SumOfValues()
+        self.sum_of_values = FusedSum() if fuses() else _SumOfValues()
 
     def construct(self, alpha, a, beta, b):
         # Values, read once; Parameters would be read forward and backward each, for which MindSpore copies them.

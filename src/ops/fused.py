@@ -21,7 +21,7 @@ def _float32(tensor):
     return tensor.astype(ms.float32)
 
 
-def fuses(stride):
+def fuses(stride=1):
     """Return whether a Cell that is built now is to call the fused kernels, which know strides up to 8."""
     return library() is not None and stride <= 8
 
@@ -126,6 +126,31 @@ class FusedLayerConvolution(nn.Cell):
             dbias.sum(0).astype(bias.dtype),
             dweight.astype(weight.dtype),
         )
+
+
+class FusedSum(nn.Cell):
+    """alpha * a + beta * b by one kernel, its gradient by another.
+
+    Inputs:
+        alpha (1,); a; beta (1,); b, of a's shape.
+
+    Outputs:
+        a's shape and type.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.add = _operator("WeightedSum", 1, lambda alpha, a, beta, b: a)
+        self.gradient = _operator("WeightedSumGradient", 4, lambda *shapes: shapes[:4])
+
+    def construct(self, alpha, a, beta, b):
+        return self.add(_float32(alpha), _float32(a), _float32(beta), _float32(b)).astype(a.dtype)
+
+    def bprop(self, alpha, a, beta, b, out, dout):
+        dalpha, da, dbeta, db = self.gradient(
+            _float32(alpha), _float32(a), _float32(beta), _float32(b), _float32(dout)
+        )
+        return dalpha.astype(alpha.dtype), da.astype(a.dtype), dbeta.astype(beta.dtype), db.astype(b.dtype)
 
 
 def _convolved(pieces, weight, stride):
