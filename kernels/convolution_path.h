@@ -94,6 +94,8 @@ struct SlotTile : PaddedTile {
   const size_t run;        // of the pixels of a stripe, with what fills the last vector
   const size_t dout_size;  // of a map of `dout`
   float *maps, *pieces, *linear, *dmaps, *dout;
+  float* spare;         // a row of the region
+  int* reduced_column;  // for each column of the region: that of a reduced piece
 
   SlotTile(const Convolution& convolution, int index, bool has_gradient, float* memory)
       : PaddedTile(convolution.window, index, inside, memory),
@@ -104,6 +106,10 @@ struct SlotTile : PaddedTile {
         dout_size(tile.rows * step) {
     maps = take(c.maps * map_size);
     pieces = linear = dmaps = dout = nullptr;
+    spare = take(row_size);
+    reduced_column = reinterpret_cast<int*>(take(row_size));
+    for (int x = 0; x < region.columns; ++x)
+      reduced_column[x] = smaller((region.first_column + x) / c.reduction, c.reduced_width() - 1);
     if (c.has_layer) {
       pieces = take(c.pieces * run);
       linear = take(c.maps * run);
@@ -117,10 +123,42 @@ struct SlotTile : PaddedTile {
   // The input's row of a padded one; -1 for a row of zeros.
   int source(int r) const { return inside(first_source_row() + r, w.height); }
 
-  // Row y of the region, of a piece of the input.
+  // Row y of the region, of a whole piece.
   template <typename Float>
-  Float* piece_row(Float* whole, int p, int y) const {
-    return whole + p * c.slots * size + static_cast<size_t>(region.first_row + y) * w.width + region.first_column;
+  Float* whole_row(Pieces<Float> from, int p, int y) const {
+    return from.whole + p * c.slots * size + static_cast<size_t>(region.first_row + y) * w.width + region.first_column;
+  }
+
+  // Of a reduced one the row that stands for it, from its first column on.
+  template <typename Float>
+  Float* reduced_row(Pieces<Float> from, int p, int y) const {
+    const int row = smaller((region.first_row + y) / c.reduction, c.reduced_height() - 1);
+    return from.reduced + (static_cast<size_t>(p - c.whole) * c.slots * c.reduced_height() + row) * c.reduced_width();
+  }
+
+  // Row y of the region, of any piece: where it lies, or in `spare`.
+  const float* piece_row(Pieces<const float> from, int p, int y) const {
+    if (p < c.whole) return whole_row(from, p, y);
+    const float* row = reduced_row(from, p, y);
+    for (int x = 0; x < region.columns; ++x) spare[x] = row[reduced_column[x]];
+    return spare;
+  }
+
+  // Add the gradient of a padded row to that of row y of a piece.
+  void add_to_piece(Pieces<float> to, int p, int y, const float* padded) const {
+    if (p < c.whole) {
+      add_padded_row(padded, w, tile, columns, whole_row(to, p, y) - region.first_column);
+      return;
+    }
+    zero(spare, region.columns);
+    add_padded_row(padded, w, tile, columns, spare - region.first_column);
+    float* row = reduced_row(to, p, y);
+    for (int x = 0; x < region.columns;) {
+      const int column = reduced_column[x];
+      float sum = 0;
+      for (; x < region.columns && reduced_column[x] == column; ++x) sum += spare[x];
+      row[column] += sum;
+    }
   }
 
   // A padded row of the region's row y.
@@ -129,7 +167,7 @@ struct SlotTile : PaddedTile {
   }
 
   // Fill `maps`: with the pieces as they are, or with what the layer makes of them.
-  void read(const float* from, const float* layer, const float* bias) const {
+  void read(Pieces<const float> from, const float* layer, const float* bias) const {
     zero(maps, c.maps * map_size);
     for (int y = 0; y < region.rows; y += stripe) {
       const int rows = smaller(stripe, region.rows - y);
@@ -143,21 +181,23 @@ struct SlotTile : PaddedTile {
   }
 
   // Fill `linear` with the layer's outputs for some rows of the region.
-  void apply_layer(const float* from, int y, int rows, const float* layer, const float* bias) const {
-    const float* source = piece_row(from, 0, y);
+  void apply_layer(Pieces<const float> from, int y, int rows, const float* layer, const float* bias) const {
+    const float* source = whole_row(from, 0, y);
     size_t apart = c.slots * size;
-    // Vectors of the map's last rows would reach beyond its end.
-    if (dmaps || region.first_row + y + rows == w.height) {
+    const int pixels = rows * region.columns;
+    const size_t begin = static_cast<size_t>(region.first_row + y) * w.width + region.first_column;
+    // The gradient needs all of them again, and vectors must not reach beyond the map's end.
+    if (dmaps || begin + rounded_up(pixels) > size) {
       for (int p = 0; p < c.pieces; ++p) {
         float* to = pieces + p * run;
         for (int k = 0; k < rows; ++k)
-          __builtin_memcpy(to + k * region.columns, piece_row(from, p, y + k), region.columns * sizeof(float));
-        zero(to + rows * region.columns, run - rows * region.columns);
+          __builtin_memcpy(to + k * region.columns, whole_row(from, p, y + k), region.columns * sizeof(float));
+        zero(to + pixels, run - pixels);
       }
       source = pieces;
       apart = run;
     }
-    for_blocks(c.maps, rounded_up(rows * region.columns) / LANES, [&](auto block, int t, int n) {
+    for_blocks(c.maps, rounded_up(pixels) / LANES, [&](auto block, int t, int n) {
       constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
       Vector sums[N][X];
       for (int i = 0; i < N; ++i)
@@ -251,14 +291,18 @@ struct SlotTile : PaddedTile {
   }
 
   // From the maps on to the pieces, through the layer; add to its own gradients.
-  void pass_on(const float* layer, float* dfrom, float* dlayer, float* dbias) const {
-    if (c.has_layer) zero(linear, c.maps * run);
+  void pass_on(const float* layer, Pieces<float> to, float* dlayer, float* dbias) const {
+    if (!c.has_layer) {
+      for (int p = 0; p < c.pieces; ++p)
+        for (int y = 0; y < region.rows; ++y) add_to_piece(to, p, y, padded_row(dmaps, p, y));
+      return;
+    }
+    zero(linear, c.maps * run);
     for (int t = 0; t < c.maps; ++t)
       for (int y = 0; y < region.rows; ++y) {
-        float* row = c.has_layer ? linear + t * run + y * region.columns : piece_row(dfrom, t, y);
+        float* row = linear + t * run + y * region.columns;
         add_padded_row(padded_row(dmaps, t, y), w, tile, columns, row - region.first_column);
       }
-    if (!c.has_layer) return;
     for_pairs(c.maps, c.pieces, [&](auto block, int t, int p) {
       add_dlayer<decltype(block)::count, decltype(block)::vectors>(t, p, dlayer);
     });
@@ -267,7 +311,7 @@ struct SlotTile : PaddedTile {
       for (size_t n = 0; n < run; n += LANES) sum += load(linear + t * run + n);
       dbias[t] += sum_of(sum);
     }
-    pass_to_pieces(layer, dfrom);
+    pass_to_pieces(layer, to);
   }
 
   // Add to the layer's gradient, for N maps and T pieces.
@@ -290,7 +334,7 @@ struct SlotTile : PaddedTile {
   }
 
   // `pieces` are no longer needed, and take the gradients before they are added to their rows.
-  void pass_to_pieces(const float* layer, float* dfrom) const {
+  void pass_to_pieces(const float* layer, Pieces<float> to) const {
     for_blocks(c.pieces, run / LANES, [&](auto block, int p, int n) {
       constexpr int N = decltype(block)::count, X = decltype(block)::vectors;
       Vector sums[N][X] = {};
@@ -302,15 +346,15 @@ struct SlotTile : PaddedTile {
     for (int p = 0; p < c.pieces; ++p)
       for (int y = 0; y < region.rows; ++y) {
         const float* from = pieces + p * run + y * region.columns;
-        float* to = piece_row(dfrom, p, y);
-        for (int x = 0; x < region.columns; ++x) to[x] += from[x];
+        float* row = whole_row(to, p, y);
+        for (int x = 0; x < region.columns; ++x) row[x] += from[x];
       }
   }
 };
 
 size_t convolution_scratch(const Convolution& c, bool has_gradient) {
   const PaddedSizes of(c.window);
-  size_t count = of.fixed + c.maps * of.map;
+  size_t count = of.fixed + c.maps * of.map + 2 * of.row;
   if (c.has_layer) count += (c.pieces + c.maps) * rounded_up(of.map);
   if (has_gradient) count += c.maps * of.map + c.outputs * TILE_ROWS * of.step;
   return count;
@@ -348,13 +392,22 @@ inline void convolve_tile(const SlotTile& at, const float* weight, float* out) {
   }
 }
 
+// The pieces of one slot of one image.
+template <typename Float>
+Pieces<Float> of_slot(const Convolution& c, Pieces<Float> all, int image, int slot) {
+  const size_t size = static_cast<size_t>(c.window.height) * c.window.width;
+  const size_t reduced_size = static_cast<size_t>(c.reduced_height()) * c.reduced_width();
+  return {all.whole + (static_cast<size_t>(image) * c.whole * c.slots + slot) * size,
+          all.reduced + (static_cast<size_t>(image) * (c.pieces - c.whole) * c.slots + slot) * reduced_size};
+}
+
 // One tile of one slot of one image: unit (b * slots + slot) * tiles + tile.
-void convolve(const Convolution& c, const float* pieces, const float* layer, const float* bias, const float* weight,
-              float* out, int unit, float* memory) {
+void convolve(const Convolution& c, Pieces<const float> pieces, const float* layer, const float* bias,
+              const float* weight, float* out, int unit, float* memory) {
   const Window& w = c.window;
   const int slot = unit / w.tiles() % c.slots, image = unit / w.tiles() / c.slots;
   const SlotTile at(c, unit % w.tiles(), false, memory);
-  at.read(pieces + (static_cast<size_t>(image) * c.pieces * c.slots + slot) * at.size, layer, bias);
+  at.read(of_slot(c, pieces, image, slot), layer, bias);
   weight += static_cast<size_t>(slot) * c.outputs * c.maps * w.taps();
   out += static_cast<size_t>(image * c.slots + slot) * c.outputs * at.out_size;
   if (at.tile.vectors == 1)
@@ -365,11 +418,12 @@ void convolve(const Convolution& c, const float* pieces, const float* layer, con
 
 // One slot of all images, one after another, as they share the slot's weight. The gradients of the layer and its bias
 // are those of this slot alone.
-void convolve_gradient(const Convolution& c, const float* pieces, const float* layer, const float* bias,
-                       const float* weight, const float* dout, float* dpieces, float* dlayer, float* dbias,
+void convolve_gradient(const Convolution& c, Pieces<const float> pieces, const float* layer, const float* bias,
+                       const float* weight, const float* dout, Pieces<float> dpieces, float* dlayer, float* dbias,
                        float* dweight, int slot, float* memory) {
   const Window& w = c.window;
   const size_t size = static_cast<size_t>(w.height) * w.width;
+  const size_t reduced_size = static_cast<size_t>(c.reduced_height()) * c.reduced_width();
   const size_t out_size = static_cast<size_t>(w.out_height()) * w.out_width();
   const size_t weights = static_cast<size_t>(c.outputs) * c.maps * w.taps();
   weight += slot * weights;
@@ -382,15 +436,16 @@ void convolve_gradient(const Convolution& c, const float* pieces, const float* l
     zero(dbias, c.maps);
   }
   for (int image = 0; image < c.batch; ++image) {
-    const size_t first = (static_cast<size_t>(image) * c.pieces * c.slots + slot) * size;
-    for (int p = 0; p < c.pieces; ++p) zero(dpieces + first + p * c.slots * size, size);
+    const Pieces<float> to = of_slot(c, dpieces, image, slot);
+    for (int p = 0; p < c.whole; ++p) zero(to.whole + p * c.slots * size, size);
+    for (int p = 0; p < c.pieces - c.whole; ++p) zero(to.reduced + p * c.slots * reduced_size, reduced_size);
     for (int index = 0; index < w.tiles(); ++index) {
       const SlotTile at(c, index, true, memory);
-      at.read(pieces + first, layer, bias);
+      at.read(of_slot(c, pieces, image, slot), layer, bias);
       at.read_dout(dout + static_cast<size_t>(image * c.slots + slot) * c.outputs * out_size);
       at.add_all_dweights(dweight);
       at.gather_dmaps(weight);
-      at.pass_on(layer, dpieces + first, dlayer, dbias);
+      at.pass_on(layer, to, dlayer, dbias);
     }
   }
 }

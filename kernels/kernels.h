@@ -13,12 +13,25 @@ struct Attention {
 
 // The convolution path: pieces (B, P * d, H, W), one after another; slot s holds channel s of each piece. What is
 // convolved in a slot are its P pieces as they are, or `maps` that a linear layer makes of them: the layer's bias ends
-// where the map ends, and beyond are zeros.
+// where the map ends, and beyond are zeros. Without a layer, the last pieces may be reduced: each of their pixels
+// stands for r x r of the map, and the last of a row or column for those too that are left.
 struct Convolution {
   Window window;
   int batch, slots, pieces, outputs;  // outputs: of each slot, C / d
   int maps;                           // that are convolved in each slot
   bool has_layer;
+  int whole;      // pieces that are not reduced
+  int reduction;  // r, 1 if all are whole
+
+  int reduced_height() const { return window.height / reduction; }
+  int reduced_width() const { return window.width / reduction; }
+};
+
+// The pieces of the slots of an image, or their gradients: whole ones (whole * d, H, W), reduced ones ((P - whole) * d,
+// H / r, W / r).
+template <typename Float>
+struct Pieces {
+  Float *whole, *reduced;
 };
 
 // alpha * a + beta * b.
@@ -35,10 +48,10 @@ struct Kernels {
   void (*attend_gradient)(const Attention&, const float* qkv, const float* position, const float* dout, float* dqkv,
                           float* dposition, int unit, float* memory);
   size_t (*convolution_scratch)(const Convolution&, bool has_gradient);
-  void (*convolve)(const Convolution&, const float* pieces, const float* layer, const float* bias, const float* weight,
-                   float* out, int unit, float* memory);
-  void (*convolve_gradient)(const Convolution&, const float* pieces, const float* layer, const float* bias,
-                            const float* weight, const float* dout, float* dpieces, float* dlayer, float* dbias,
+  void (*convolve)(const Convolution&, Pieces<const float> pieces, const float* layer, const float* bias,
+                   const float* weight, float* out, int unit, float* memory);
+  void (*convolve_gradient)(const Convolution&, Pieces<const float> pieces, const float* layer, const float* bias,
+                            const float* weight, const float* dout, Pieces<float> dpieces, float* dlayer, float* dbias,
                             float* dweight, int unit, float* memory);
   void (*weighted_sum)(const Sum&, const float* a, const float* b, float* out, int unit);
   void (*weighted_sum_gradient)(const Sum&, const float* a, const float* b, const float* dout, float* da, float* db,

@@ -58,17 +58,20 @@ Attention attention_of(const Call& call) {
   return {window_of(call, 0, call.numbers(2)), call.size(0, 0), call.size(0, 1) / (3 * channels), channels};
 }
 
-// The weight, (d * outputs, maps, k, k), is input 1, or 3 where a layer and its bias stand before it.
+// The weight, (d * outputs, maps, k, k), is input 1, or 2 where reduced pieces stand before it, 3 where a layer and its
+// bias do. The numbers that follow also say how many pieces there are, and of reduced ones r.
 Convolution convolution_of(const Call& call, int weight) {
   const int* numbers = call.numbers(weight + 1);
   Convolution c;
   c.window = window_of(call, 0, numbers);
   c.batch = call.size(0, 0);
   c.pieces = numbers[3];
-  c.slots = call.size(0, 1) / c.pieces;
+  c.slots = (call.size(0, 1) + (weight == 2 ? call.size(1, 1) : 0)) / c.pieces;
   c.outputs = call.size(weight, 0) / c.slots;
   c.maps = call.size(weight, 1);
-  c.has_layer = weight > 1;
+  c.has_layer = weight == 3;
+  c.whole = call.size(0, 1) / c.slots;
+  c.reduction = weight == 2 ? numbers[4] : 1;
   return c;
 }
 
@@ -84,21 +87,22 @@ int run(const Shape& shape, int units, Scratch size, bool has_gradient, const Wo
 
 int convolve(const Call& call, int weight) {
   const Convolution c = convolution_of(call, weight);
-  const float *layer = c.has_layer ? call.data(1) : nullptr, *bias = c.has_layer ? call.data(2) : nullptr;
+  const Pieces<const float> pieces = {call.data(0), call.data(1)};
   const Kernels& k = kernels();
   return run(c, c.batch * c.slots * c.window.tiles(), k.convolution_scratch, false, [&](int unit, float* memory) {
-    k.convolve(c, call.data(0), layer, bias, call.data(weight), call.data(weight + 2), unit, memory);
+    k.convolve(c, pieces, call.data(1), call.data(2), call.data(weight), call.data(weight + 2), unit, memory);
   });
 }
 
 int convolve_gradient(const Call& call, int weight) {
   const Convolution c = convolution_of(call, weight);
-  const float *layer = c.has_layer ? call.data(1) : nullptr, *bias = c.has_layer ? call.data(2) : nullptr;
   const int dout = weight + 2, first = dout + 1;
+  const Pieces<const float> pieces = {call.data(0), call.data(1)};
+  const Pieces<float> dpieces = {call.data(first), call.data(first + 1)};
   float *dlayer = c.has_layer ? call.data(first + 1) : nullptr, *dbias = c.has_layer ? call.data(first + 2) : nullptr;
   const Kernels& k = kernels();
   return run(c, c.slots, k.convolution_scratch, true, [&](int slot, float* memory) {
-    k.convolve_gradient(c, call.data(0), layer, bias, call.data(weight), call.data(dout), call.data(first), dlayer,
+    k.convolve_gradient(c, pieces, call.data(1), call.data(2), call.data(weight), call.data(dout), dpieces, dlayer,
                         dbias, call.data(first + weight), slot, memory);
   });
 }
@@ -131,12 +135,15 @@ OPERATOR(SlidingWindowAttentionGradient) {
   });
 }
 
-// (pieces, weight, numbers) or (pieces, layer, bias, weight, numbers) -> out
+// (pieces, weight, numbers), (whole pieces, reduced pieces, weight, numbers) or (pieces, layer, bias, weight, numbers)
+// -> out
 OPERATOR(ConvolutionOfPieces) { return convolve({params, ranks, shapes}, 1); }
+OPERATOR(ConvolutionOfReducedPieces) { return convolve({params, ranks, shapes}, 2); }
 OPERATOR(LayerAndConvolution) { return convolve({params, ranks, shapes}, 3); }
 
 // The same inputs, then dout -> the gradients of all but the numbers, those of layer and bias slot by slot.
 OPERATOR(ConvolutionOfPiecesGradient) { return convolve_gradient({params, ranks, shapes}, 1); }
+OPERATOR(ConvolutionOfReducedPiecesGradient) { return convolve_gradient({params, ranks, shapes}, 2); }
 OPERATOR(LayerAndConvolutionGradient) { return convolve_gradient({params, ranks, shapes}, 3); }
 
 // (alpha, a, beta, b) -> alpha * a + beta * b

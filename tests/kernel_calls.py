@@ -12,6 +12,7 @@ from acmix_reference import convolve, sliding_window_attention
 
 # height, width, kernel, stride, dilation: more than a tile, less than a vector, windows wider than the map.
 SIZES = [(20, 70, 7, 1, 1), (33, 130, 3, 2, 1), (5, 7, 5, 3, 2), (1, 1, 7, 1, 1), (2, 9, 9, 2, 2), (17, 16, 1, 1, 1)]
+SIZES += [(18, 1, 3, 1, 1)]  # the last row ends before a vector does
 
 
 class Kernels:
@@ -57,6 +58,14 @@ class Kernels:
         size = -(-pieces.shape[2] // window[1]), -(-pieces.shape[3] // window[1])
         inputs = pieces, *parameters, weight, np.int32([*window, count])
         return self.call(name, inputs, [(len(pieces), len(weight), *size)])[0]
+
+    def convolve_reduced(self, whole, reduced, weight, numbers):
+        inputs, shape = (whole, reduced, weight, np.int32(numbers)), (len(whole), len(weight), *whole.shape[2:])
+        return self.call("ConvolutionOfReducedPieces", inputs, [shape])[0]
+
+    def convolve_reduced_gradient(self, whole, reduced, weight, numbers, dout):
+        inputs, shapes = (whole, reduced, weight, np.int32(numbers), dout), (whole.shape, reduced.shape, weight.shape)
+        return self.call("ConvolutionOfReducedPiecesGradient", inputs, shapes)
 
     def convolve_gradient(self, pieces, layer, bias, weight, window, count, dout):
         numbers, slots = np.int32([*window, count]), pieces.shape[1] // count
@@ -134,6 +143,25 @@ def judge_convolution(kernels, size, pieces, slots, outputs, has_layer, seed):
     judge(values, of_layer if has_layer else of_pieces, dout, out, gradients)
 
 
+def judge_reduced_convolution(kernels, height, width, kernel, reduction, heads, slots, seed):
+    rng = np.random.default_rng(seed)
+    shapes = [(2, heads * slots, height, width), (2, 2 * heads * slots, height // reduction, width // reduction)]
+    shapes.append((slots * heads, 3 * heads, kernel, kernel))
+    values = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+    def of_repeated(whole, reduced, weight):
+        rows, columns = (np.minimum(np.arange(n) // reduction, n // reduction - 1) for n in (height, width))
+        pieces = np.concatenate([whole, reduced[:, :, rows][..., columns]], 1)
+        by_slot = pieces.reshape(2, 3 * heads, slots, height, width).swapaxes(1, 2).reshape(pieces.shape)
+        return convolve(by_slot, weight, 1, 1, slots)
+
+    numbers = kernel, 1, 1, 3 * heads, reduction
+    out = kernels.convolve_reduced(*values, numbers)
+    dout = rng.standard_normal(out.shape).astype(np.float32)
+    gradients = kernels.convolve_reduced_gradient(*values, numbers, dout)
+    judge([value.astype(np.float64) for value in values], of_repeated, dout, out, gradients)
+
+
 def judge_sum(kernels, size, seed):
     rng = np.random.default_rng(seed)
     alpha, a, beta, b, dout = (rng.standard_normal(n).astype(np.float32) for n in (1, size, 1, size, size))
@@ -149,7 +177,8 @@ def main():
         judge_attention(kernels, size, heads=2, channels=5, seed=seed)
         judge_convolution(kernels, size, pieces=6, slots=3, outputs=2, has_layer=True, seed=seed)
         judge_convolution(kernels, size, pieces=4, slots=2, outputs=5, has_layer=False, seed=seed)
-        judge_sum(kernels, 7**seed, seed)
+        judge_sum(kernels, 6**seed, seed)
+        judge_reduced_convolution(kernels, *size[:2], min(size[2], 5), min(*size[:2], 1 + seed), 2, 3, seed)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_calls import SIZES, Kernels, judge_attention, judge_convolution, judge_sum
+from kernel_calls import SIZES, Kernels, judge_attention, judge_convolution, judge_reduced_convolution, judge_sum
 from mindspore import Tensor, nn, ops
 
 from src.models import create_model
@@ -20,6 +20,7 @@ from src.ops import ACmix
 from src.ops.acmix import ConvolutionPath
 from src.ops.fused import FusedAttention
 from src.ops.kernels import FLAGS, SOURCES, fused_form, library
+from src.ops.spatial_reduction_attention import SpatialReductionAttention
 
 TESTS = Path(__file__).resolve().parent
 
@@ -65,6 +66,23 @@ def test_attention_is_the_definition(kernels, size, heads, channels, seed):
 def test_convolution_is_the_definition(kernels, size, pieces, slots, outputs, has_layer, seed):
     """With the linear layer and without, whatever is no whole block of anything."""
     judge_convolution(kernels, size, pieces, slots, outputs, has_layer, seed)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 140),
+    kernel=st.sampled_from((1, 3, 5)),
+    reduction=st.integers(1, 9),
+    heads=st.integers(1, 3),
+    slots=st.integers(1, 3),
+    seed=st.integers(0, 2**31),
+)
+def test_convolution_of_reduced_pieces_is_that_of_repeated_ones(
+    kernels, height, width, kernel, reduction, heads, slots, seed
+):
+    """Protects PVT, whose keys and values are fewer than its queries: any reduction, with pixels left over."""
+    judge_reduced_convolution(kernels, height, width, kernel, min(reduction, height, width), heads, slots, seed)
 
 
 @settings(max_examples=20, deadline=None)
@@ -190,12 +208,25 @@ def both_forms(make):
     return portable, fused
 
 
+class OfMaps(nn.Cell):
+    """An attention of tokens and their grid, as one of maps."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.attention = attention
+
+    def construct(self, x):
+        batch, channels, height, width = x.shape
+        return self.attention((x.reshape(batch, channels, height * width).transpose(0, 2, 1), (height, width)))
+
+
 @pytest.mark.parametrize(
     ("make", "channels"),
     [
         pytest.param(lambda: ACmix(3, 16, heads=4), 3, id="one product"),
         pytest.param(lambda: ACmix(3, 12, heads=6, stride=2, shift="fixed"), 3, id="layer first, fixed"),
         pytest.param(lambda: ConvolutionPath(9, 2, 6, has_bias=True), 18, id="bias"),
+        pytest.param(lambda: OfMaps(SpatialReductionAttention(12, 2, 3)), 12, id="reduced"),
         pytest.param(lambda: ACmix(3, 8, heads=2, stride=9), 3, id="no stride of the kernels"),
         pytest.param(lambda: ACmix(3, 8, heads=2, shift="slice"), 3, id="slices"),
     ],

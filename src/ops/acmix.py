@@ -73,12 +73,16 @@ class ConvolutionPath(nn.Cell):
         return self.by_kernel(maps) if self.is_fused else self.portable(maps)
 
     def by_kernel(self, maps):
-        layer, weight = self.fc.weight.reshape(self.taps, self.pieces), self.shift.weight
         if self.is_one_product:
-            product = ops.matmul(layer.T, weight.reshape(-1, self.taps, self.taps))
-            return self.fused(maps, product.reshape(-1, self.pieces, *weight.shape[2:])).astype(maps.dtype)
-        bias = self.fc.bias if self.fc.has_bias else self.no_bias
-        return self.fused(maps, layer, bias, weight).astype(maps.dtype)
+            return self.fused(maps, self.product()).astype(maps.dtype)
+        layer, bias = self.fc.weight.reshape(self.taps, self.pieces), self.fc.bias if self.fc.has_bias else self.no_bias
+        return self.fused(maps, layer, bias, self.shift.weight).astype(maps.dtype)
+
+    def product(self):
+        """(C, 3N, k, k): `fc` and the shift as the weight of one convolution of a slot's pieces."""
+        layer, weight = self.fc.weight.reshape(self.taps, self.pieces), self.shift.weight
+        product = ops.matmul(layer.T, weight.reshape(-1, self.taps, self.taps))
+        return product.reshape(-1, self.pieces, *weight.shape[2:])
 
     def portable(self, maps):
         batch, _, height, width = maps.shape
@@ -90,9 +94,9 @@ class ConvolutionPath(nn.Cell):
         """Of `fc` and the shift, as the paper counts them; they count themselves where each is run."""
         if not self.counts_itself:
             return 0
-        batch, channels, height, width = input_shape
+        batch, _, height, width = input_shape
         per_output = output_shape[0] * output_shape[1] * output_shape[2] * output_shape[3]
-        return batch * height * width * channels * self.taps + per_output * self.taps**2
+        return batch * height * width * self.pieces * self.slots * self.taps + per_output * self.taps**2
 
 
 class WeightedSum(nn.Cell):

@@ -88,6 +88,36 @@ class FusedConvolution(nn.Cell):
         return dpieces.astype(pieces.dtype), dweight.astype(weight.dtype)
 
 
+class FusedReducedConvolution(nn.Cell):
+    """The same of pieces the last of which are reduced: a pixel of theirs stands for r x r, see `GridConvolution`.
+
+    Inputs:
+        whole (B, n * d, H, W); reduced (B, (P - n) * d, H // r, W // r); weight (C, P, k, k).
+
+    Outputs:
+        (B, C, H, W), float32, slot by slot.
+    """
+
+    def __init__(self, pieces, kernel, reduction):
+        super().__init__()
+        self.numbers = Tensor([kernel, 1, 1, pieces, reduction], ms.int32)
+
+        def forward(whole, reduced, weight, _):
+            return _convolved(whole, weight, 1)
+
+        self.convolve = _operator("ConvolutionOfReducedPieces", 1, forward)
+        self.gradient = _operator("ConvolutionOfReducedPiecesGradient", 3, lambda *shapes: shapes[:3])
+
+    def construct(self, whole, reduced, weight):
+        return self.convolve(_float32(whole), _float32(reduced), _float32(weight), self.numbers)
+
+    def bprop(self, whole, reduced, weight, out, dout):
+        dwhole, dreduced, dweight = self.gradient(
+            _float32(whole), _float32(reduced), _float32(weight), self.numbers, _float32(dout)
+        )
+        return dwhole.astype(whole.dtype), dreduced.astype(reduced.dtype), dweight.astype(weight.dtype)
+
+
 class FusedLayerConvolution(nn.Cell):
     """The same of the maps that a linear layer makes of the pieces, which are never all in memory.
 

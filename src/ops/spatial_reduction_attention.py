@@ -17,6 +17,7 @@ from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src.ops.acmix import ConvolutionPath, Mix
+from src.ops.fused import FusedReducedConvolution, fuses
 
 
 class ReducedProjection(nn.Cell):
@@ -105,10 +106,22 @@ class FoldedConvolutionPath(ConvolutionPath):
         batch, channels, height, width = maps.shape
         maps = self.gather(maps.reshape(batch, channels, height * width), self.pieces_of_slots, self.pieces_back)
         maps = maps.reshape(batch, channels, height, width)
-        shift = self.shift.weight
-        weight = ops.matmul(self.fc.weight.reshape(self.taps, -1).T, shift.reshape(-1, self.taps, self.taps))
-        weight = weight.reshape(-1, self.pieces, *shift.shape[2:]).astype(maps.dtype)
-        return ops.conv2d(maps, weight, None, 1, "pad", shift.shape[2] // 2, 1, self.slots)
+        weight = self.product().astype(maps.dtype)
+        return ops.conv2d(maps, weight, None, 1, "pad", weight.shape[2] // 2, 1, self.slots)
+
+
+class ReducedConvolutionPath(ConvolutionPath):
+    """The same path by a kernel that knows where reduced keys and values belong.
+
+    Inputs: query (B, C, H, W), key and value (B, 2C, H // r, W // r). Outputs: (B, C, H, W).
+    """
+
+    def __init__(self, pieces, slots, channels, kernel, shift, reduction):
+        super().__init__(pieces, slots, channels, kernel, shift=shift)
+        self.fused = FusedReducedConvolution(pieces, kernel, reduction)
+
+    def construct(self, query, key_value):
+        return self.fused(query, key_value, self.product()).astype(query.dtype)
 
 
 class GridConvolution(nn.Cell):
@@ -117,7 +130,9 @@ class GridConvolution(nn.Cell):
     def __init__(self, channels, heads, reduction, kernel, shift):
         super().__init__()
         self.reduction = reduction
-        self.path = FoldedConvolutionPath(3 * heads, channels // heads, channels, kernel, shift)
+        self.is_by_kernel = reduction > 1 and fuses() and shift != "slice"
+        sizes = 3 * heads, channels // heads, channels, kernel, shift
+        self.path = ReducedConvolutionPath(*sizes, reduction) if self.is_by_kernel else FoldedConvolutionPath(*sizes)
 
     def construct(self, projected):
         query, key_value, (height, width) = projected
@@ -125,10 +140,13 @@ class GridConvolution(nn.Cell):
         before = query.shape[1] - height * width
         if before > 0:
             query, key_value = query[:, before:], key_value[:, before:]
-        key_value = self.maps(key_value, height // r, width // r)
-        if r > 1:
-            key_value = self.repeated(key_value, height, width)
-        maps = self.path(ops.concat((self.maps(query, height, width), key_value), 1))
+        query, key_value = self.maps(query, height, width), self.maps(key_value, height // r, width // r)
+        if self.is_by_kernel:
+            maps = self.path(query, key_value)
+        else:
+            if r > 1:
+                key_value = self.repeated(key_value, height, width)
+            maps = self.path(ops.concat((query, key_value), 1))
         tokens = maps.reshape(*maps.shape[:2], height * width).transpose(0, 2, 1)
         if before > 0:
             mean = ops.tile(tokens.mean(1, keep_dims=True), (1, before, 1))
