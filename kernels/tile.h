@@ -93,12 +93,18 @@ struct Columns {
   }
 };
 
+// Ask for numbers that will be read soon. In large maps the rows of a tile lie far apart, and the CPU foresees none.
+inline void fetch(const float* row, int count) {
+  for (int n = 0; n < count; n += 16) __builtin_prefetch(row + n);
+}
+
 // Copy the columns of a row of the input into its padded form, and none of the padding.
 inline void copy_inside(const float* row, const Window& w, const Tile& tile, const Columns& columns, float* to) {
   for (int phase = 0; phase < w.stride; ++phase, to += tile.width) {
     const int begin = columns.begin[phase], end = columns.end[phase];
     if (begin >= end) continue;
     const float* middle = row + columns.source[phase * tile.width + begin];
+    fetch(middle + 3 * w.width, (end - begin) * w.stride);
     if (w.stride == 1)
       __builtin_memcpy(to + begin, middle, sizeof(float) * (end - begin));
     else
