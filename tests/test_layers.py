@@ -22,7 +22,8 @@ GROUND = {
 }
 MAY_IMPORT = {
     "ops": {"ops"},
-    "models": {"models", "ops", "image_size"},
+    "heads": {"heads", "ops"},
+    "models": {"models", "heads", "ops", "image_size"},
     "data": {"data"} | GROUND,
     "training": {"training", "data", "models", "ops"} | GROUND,
     "figures": {"figures", "training", "data", "models", "ops"} | GROUND,

@@ -7,8 +7,11 @@ parameter. What comes out names the published tensors that make it:
     a             is our parameter
     a|b|c         are stacked along the first axis
     a|b|c*4       likewise, c four times as long as each of the others
+    a[1:3/3]      is the last two of three equal parts of a, along its first axis
     a:linear      is the matrix (O, I) of a linear layer where ours is a 1x1 convolution (O, I, 1, 1)
     a:conv1x1     is a 1x1 convolution where ours is a linear layer
+    a:unfolded    has its last axis, of 2x2 pixels of C channels, in the order channel, row, column; ours column, row,
+                  channel
 """
 
 import re
@@ -16,15 +19,45 @@ from typing import NamedTuple
 
 import numpy as np
 
-_PART = re.compile(r"(?P<name>[^*:]+)(?:\*(?P<share>\d+))?(?::(?P<kind>linear|conv1x1))?")
+_PART = re.compile(
+    r"(?P<name>[^*:[]+)(?:\*(?P<share>\d+))?(?:\[(?P<first>\d):(?P<end>\d)/(?P<of>\d)\])?"
+    r"(?::(?P<kind>linear|conv1x1|unfolded))?"
+)
 
 
 class Part(NamedTuple):
-    """A published tensor: its name and shape, and which rows of our parameter it holds."""
+    """A published tensor: its name and shape, which rows of it our parameter takes, and which of ours they are."""
 
     name: str
     shape: tuple
+    taken: slice
     rows: slice
+    is_unfolded: bool
+
+    def ours(self, tensor):
+        """Return the rows that our parameter takes of a published tensor, in our order."""
+        tensor = tensor[self.taken]
+        if not self.is_unfolded:
+            return tensor
+        pixels = tensor.reshape(*tensor.shape[:-1], -1, 2, 2)
+        return np.moveaxis(pixels, -3, -1).swapaxes(-3, -2).reshape(tensor.shape)
+
+    def theirs(self, value):
+        """Return the rows that our parameter gives to the published tensor, in its order."""
+        value = value[self.rows]
+        if not self.is_unfolded:
+            return value.reshape(-1, *self.shape[1:])
+        pixels = value.reshape(*value.shape[:-1], 2, 2, -1)
+        return np.moveaxis(pixels.swapaxes(-3, -2), -1, -3).reshape(value.shape)
+
+
+def under(ours, rules, theirs=""):
+    """Return a rule that applies `rules` to what follows `ours` in a name, and puts `theirs` before what comes out."""
+
+    def rename(match):
+        return "|".join(theirs + part for part in _renamed(match[1], rules).split("|"))
+
+    return rf"^{re.escape(ours)}(.*)$", rename
 
 
 def published_names(name, rules):
@@ -38,9 +71,13 @@ def published_parts(name, shape, rules):
     shares = [int(match["share"] or 1) for match in matches]
     unit, start, parts = shape[0] // sum(shares), 0, []
     for match, share in zip(matches, shares):
-        rest = {None: shape[1:], "linear": shape[1:2], "conv1x1": (*shape[1:], 1, 1)}[match["kind"]]
-        parts.append(Part(match["name"], (share * unit, *rest), slice(start, start + share * unit)))
-        start += share * unit
+        rest = {"linear": shape[1:2], "conv1x1": (*shape[1:], 1, 1)}.get(match["kind"], shape[1:])
+        first, end, of = (int(match[key] or default) for key, default in (("first", 0), ("end", 1), ("of", 1)))
+        rows = share * unit
+        piece = rows // (end - first)
+        taken, own = slice(first * piece, end * piece), slice(start, start + rows)
+        parts.append(Part(match["name"], (of * piece, *rest), taken, own, match["kind"] == "unfolded"))
+        start += rows
     return parts
 
 
@@ -72,7 +109,7 @@ def from_published(shapes, tensors, rules):
     if any(wrong.values()):
         raise ValueError("; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in wrong.items() if names))
     return {
-        name: np.concatenate([tensors[part.name] for part in parts[name]]).reshape(shape).astype(np.float32)
+        name: np.concatenate([part.ours(tensors[part.name]) for part in parts[name]]).reshape(shape).astype(np.float32)
         for name, shape in shapes.items()
     }
 
@@ -87,17 +124,22 @@ def to_published(values, rules):
     Returns:
         dict: published name -> array.
     """
-    return {
-        part.name: value[part.rows].reshape(part.shape)
-        for name, value in values.items()
-        for part in published_parts(name, value.shape, rules)
-    }
+    tensors = {}
+    for name, value in values.items():
+        for part in published_parts(name, value.shape, rules):
+            tensor = tensors.setdefault(part.name, np.empty(part.shape, value.dtype))
+            tensor[part.taken] = part.theirs(value)
+    return tensors
+
+
+def _renamed(name, rules):
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _matches(name, rules):
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return [_PART.fullmatch(part) for part in name.split("|")]
+    return [_PART.fullmatch(part) for part in _renamed(name, rules).split("|")]
 
 
 def _first(names, shown=3):

@@ -82,19 +82,18 @@ class Block(nn.Cell):
 class Embedding(nn.Cell):
     """(B, in, H, W) -> tokens (B, t + h*w, C) and their grid (h, w) = (H // patch, W // patch).
 
-    The tokens are the patches row by row after t class tokens (0 or 1), with positions. The table of positions has
-    `leading` rows before those of the patches: a class token's, used only if it is there. It is of the grid of images
-    of `image_size`, (H, W) in pixels of which the Cell's input has a `stride`-th; to other grids it is interpolated in
-    the graph, as the published code for detection does.
+    The tokens are the patches row by row after `leading` class tokens (0 or 1), with positions. The table of positions
+    is of the grid of images of `image_size`, (H, W) in pixels of which the Cell's input has a `stride`-th; to other
+    grids it is interpolated in the graph, as the published code for detection does.
     """
 
-    def __init__(self, in_channels, channels, patch, image_size, stride, leading, class_token):
+    def __init__(self, in_channels, channels, patch, image_size, stride, leading):
         super().__init__()
         self.projection = nn.Conv2d(in_channels, channels, patch, patch, pad_mode="valid", has_bias=True)
         self.norm = nn.LayerNorm((channels,), epsilon=1e-5)
         self.stride, self.grid = stride, grid_of(image_size, stride)
-        self.leading, self.has_class_token = leading, class_token
-        if class_token:
+        self.leading = leading
+        if leading:
             self.class_token = Parameter(initializer(TruncatedNormal(0.02), (1, 1, channels)), name="class_token")
         shape = (1, leading + math.prod(self.grid), channels)
         self.position = Parameter(initializer(TruncatedNormal(0.02), shape), name="position")
@@ -107,11 +106,9 @@ class Embedding(nn.Cell):
         if (height, width) != self.grid:
             position = self.position_on(height, width)
         position = position.astype(tokens.dtype)
-        if self.has_class_token:
+        if self.leading > 0:
             class_token = ops.tile(self.class_token.astype(tokens.dtype), (batch, 1, 1))
             tokens = ops.concat((class_token, tokens), 1)
-        elif self.leading > 0:
-            position = position[:, self.leading :]
         return tokens + position, (height, width)
 
     def position_on(self, height, width):
@@ -128,7 +125,8 @@ class Embedding(nn.Cell):
     def resized(self, table, image_size=None):
         """Return `position` of any image size for this one, see `src.models.image_size`.
 
-        The published files, which do not say their size, are of squares.
+        The published files, which do not say their size, are of squares. A class token's row is left out where there is
+        no class token.
 
         Raises:
             ValueError: a table that could be of a square or of this grid, where `image_size` does not tell.
@@ -136,12 +134,9 @@ class Embedding(nn.Cell):
         if table.ndim != 3:
             return table
         patches = table.shape[1] - self.leading
-        if image_size is None:
-            side = math.isqrt(max(patches, 0))
-            grids = {(side, side), self.grid}
-        else:
-            grids = {grid_of(sides(image_size), self.stride)}
-        fitting = [grid for grid in grids if math.prod(grid) == patches > 0]
+        fitting = self.fitting_grids(patches, image_size)
+        if not fitting and self.leading == 0 and (fitting := self.fitting_grids(patches - 1, image_size)):
+            table = table[:, 1:]
         if len(fitting) > 1:
             (a, b), (c, d) = sorted(fitting)
             raise ValueError(
@@ -149,6 +144,12 @@ class Embedding(nn.Cell):
                 "then load the checkpoint at this one"
             )
         return resize_position(table, fitting[0], self.grid) if fitting and fitting[0] != self.grid else table
+
+    def fitting_grids(self, patches, image_size):
+        """Return the grids that so many patches may be of: of images of a size, or of a square or this Cell's own."""
+        side = math.isqrt(max(patches, 0))
+        grids = {(side, side), self.grid} if image_size is None else {grid_of(sides(image_size), self.stride)}
+        return [grid for grid in grids if math.prod(grid) == patches > 0]
 
 
 class PyramidVisionTransformer(Backbone):
@@ -180,10 +181,8 @@ class PyramidVisionTransformer(Backbone):
         for stage, heads in enumerate(WIDTHS):
             channels, stride = width * heads, stride * PATCHES[stage]
             last = stage == len(WIDTHS) - 1
-            class_token = last and not features_only
-            embeddings.append(
-                Embedding(in_channels, channels, PATCHES[stage], image_size, stride, int(last), class_token)
-            )
+            leading = int(last and not features_only)
+            embeddings.append(Embedding(in_channels, channels, PATCHES[stage], image_size, stride, leading))
             cells = []
             for _ in range(depths[stage]):
                 attention = spatial(channels, heads, REDUCTIONS[stage])
@@ -271,6 +270,24 @@ PUBLISHED = (
     (r"\.attention\.qkv\.reduce\.", ".attn.sr."),
     (r"\.attention\.qkv\.norm\.", ".attn.norm."),
     (r"\.attention\.attention\.projection\.", ".attn.proj."),
+    (r"(norm\d?\.)gamma$", r"\1weight"),
+    (r"(norm\d?\.)beta$", r"\1bias"),
+)
+
+# And mmsegmentation and mmdetection.
+OPENMMLAB = (
+    (r"^embedding(\d)\.(projection|norm)\.", lambda m: f"layers.{int(m[1]) - 1}.0.{m[2]}."),
+    (r"^embedding(\d)\.position$", lambda m: f"layers.{int(m[1]) - 1}.1.0.pos_embed"),
+    (r"^stage(\d)\.(\d+)\.", lambda m: f"layers.{int(m[1]) - 1}.1.{int(m[2]) + 1}."),
+    (r"\.attention\.qkv\.query\.(weight|bias)$", r".attn.attn.in_proj_\1[0:1/3]"),
+    (r"\.attention\.qkv\.key_value\.(weight|bias)$", r".attn.attn.in_proj_\1[1:3/3]"),
+    (r"\.attention\.qkv\.reduce\.", ".attn.sr."),
+    (r"\.attention\.qkv\.norm\.", ".attn.norm."),
+    (r"\.attention\.attention\.projection\.", ".attn.attn.out_proj."),
+    (r"\.mlp\.fc1\.weight$", ".ffn.layers.0.weight:conv1x1"),
+    (r"\.mlp\.fc2\.weight$", ".ffn.layers.3.weight:conv1x1"),
+    (r"\.mlp\.fc1\.bias$", ".ffn.layers.0.bias"),
+    (r"\.mlp\.fc2\.bias$", ".ffn.layers.3.bias"),
     (r"(norm\d?\.)gamma$", r"\1weight"),
     (r"(norm\d?\.)beta$", r"\1bias"),
 )

@@ -43,7 +43,8 @@ def create_model(
         in_channels (int): channels of the input, 3 for RGB.
         drop_path_rate (float): stochastic depth of the last block; it grows linearly from 0 at the first.
         features_only (bool): leave out the head and return the maps of the four stages, as a detector wants them. All
-            parameters then have the name and shape they have in the classifier, which holds some more.
+            parameters then have the name and shape they have in the classifier, which holds some more; but PVT's last
+            positions do without the row of the class token.
         options: the model's own, e.g. `stem`, `width`, `shift` of the ResNets.
 
     Returns:

@@ -217,3 +217,19 @@ PUBLISHED = (
     (r"\.convolution\.fc\.", ".fc."),
     (r"\.convolution\.shift\.", ".dep_conv."),
 )
+
+# And mmsegmentation and mmdetection.
+OPENMMLAB = (
+    (r"^embed\.proj\.", "patch_embed.projection."),
+    (r"^embed\.norm\.", "patch_embed.norm."),
+    (r"^layer(\d)\.downsample\.(.*)$", lambda m: f"stages.{int(m[1]) - 2}.downsample.{m[2]}:unfolded"),
+    (r"^layer(\d)\.", lambda m: f"stages.{int(m[1]) - 1}."),
+    (r"((?:^|\.)norm\d?\.)gamma(?=$|:)", r"\1weight"),
+    (r"((?:^|\.)norm\d?\.)beta(?=$|:)", r"\1bias"),
+    (r"\.attn\.attention\.position$", ".attn.w_msa.relative_position_bias_table"),
+    (r"\.attn\.attention\.project\.", ".attn.proj."),
+    (r"\.attn\.(qkv|proj)\.weight$", r".attn.w_msa.\1.weight:linear"),
+    (r"\.attn\.(qkv|proj)\.bias$", r".attn.w_msa.\1.bias"),
+    (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
+    (r"\.mlp\.fc2\.", ".ffn.layers.1."),
+)

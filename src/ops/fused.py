@@ -177,9 +177,7 @@ class FusedSum(nn.Cell):
         return self.add(_float32(alpha), _float32(a), _float32(beta), _float32(b)).astype(a.dtype)
 
     def bprop(self, alpha, a, beta, b, out, dout):
-        dalpha, da, dbeta, db = self.gradient(
-            _float32(alpha), _float32(a), _float32(beta), _float32(b), _float32(dout)
-        )
+        dalpha, da, dbeta, db = self.gradient(_float32(alpha), _float32(a), _float32(beta), _float32(b), _float32(dout))
         return dalpha.astype(alpha.dtype), da.astype(a.dtype), dbeta.astype(beta.dtype), db.astype(b.dtype)
 
 

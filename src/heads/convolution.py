@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The block that heads are made of: convolution, batch norm, ReLU."""
+
+from mindspore import nn
+from mindspore.common.initializer import HeNormal
+
+
+class ConvNormRelu(nn.Cell):
+    """(B, in, H, W) -> (B, out, H, W), a kernel x kernel convolution without bias, its norm and ReLU."""
+
+    def __init__(self, in_channels, out_channels, kernel=1):
+        super().__init__()
+        weight = HeNormal(mode="fan_out", nonlinearity="relu")
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, pad_mode="pad", padding=kernel // 2, weight_init=weight
+        )
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
+
+    def construct(self, x):
+        return self.relu(self.bn(self.conv(x)))
+
+
+# How PyTorch calls what its norms hold; see `src.models.published`.
+OF_NORMS = (
+    (r"\.bn\.gamma$", ".bn.weight"),
+    (r"\.bn\.beta$", ".bn.bias"),
+    (r"\.bn\.moving_mean$", ".bn.running_mean"),
+    (r"\.bn\.moving_variance$", ".bn.running_var"),
+)

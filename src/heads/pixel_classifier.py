@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last layer of every segmentation head: a linear classifier of each pixel."""
+
+from mindspore import nn
+from mindspore.common.initializer import Normal
+
+DROPOUT = 0.1  # of whole channels, in training
+
+
+class PixelClassifier(nn.Cell):
+    """(B, C, H, W) -> logits (B, K, H, W)."""
+
+    def __init__(self, channels, num_classes, dropout=DROPOUT):
+        super().__init__()
+        self.dropout = nn.Dropout2d(p=dropout) if dropout else nn.Identity()
+        self.linear = nn.Conv2d(channels, num_classes, 1, has_bias=True, weight_init=Normal(0.01), bias_init="zeros")
+
+    def construct(self, x):
+        return self.linear(self.dropout(x))

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Semantic segmentation: a backbone's four maps, a head on them, and the class of every pixel."""
+
+from mindspore import nn
+
+from src.heads import fcn, semantic_fpn, uper
+from src.models import pvt, resnet, swin
+from src.models.published import under
+from src.models.registry import create_model
+from src.ops.resize import resized
+
+HEADS = {
+    "fpn": (semantic_fpn.SemanticFpn, semantic_fpn.PUBLISHED),
+    "upernet": (uper.Uper, uper.PUBLISHED),
+}
+AUXILIARY_MAP = 2  # that UperNet's auxiliary head stands on
+
+
+class Segmenter(nn.Cell):
+    """Images to the logits of every pixel.
+
+    Args:
+        backbone (Backbone): with `features_only`.
+        head (nn.Cell): the four maps to logits.
+        auxiliary (nn.Cell): the map `AUXILIARY_MAP` to logits, in training; None: there is none.
+        norms (sequence): a Cell for each map, before the heads; none for backbones whose maps are normed.
+
+    Inputs: images (B, C, H, W), known when the graph is compiled; what the backbone takes.
+
+    Outputs:
+        In evaluation logits (B, K, H, W). In training a tuple of logits (B, K, h, w): of the head, at the first map's
+        size, and of the auxiliary head, if there is one, at that of its own map.
+    """
+
+    def __init__(self, backbone, head, auxiliary=None, norms=()):
+        super().__init__()
+        self.backbone, self.norms, self.head = backbone, nn.CellList(list(norms)), head
+        self.has_auxiliary = auxiliary is not None
+        if self.has_auxiliary:
+            self.auxiliary = auxiliary
+
+    def construct(self, x):
+        maps = self.backbone(x)
+        if len(self.norms) > 0:
+            normed = ()
+            for norm, features in zip(self.norms, maps):
+                normed += (norm(features),)
+            maps = normed
+        logits = self.head(maps)
+        if not self.training:
+            return resized(logits, x.shape[2:])
+        if self.has_auxiliary:
+            return logits, self.auxiliary(maps[AUXILIARY_MAP])
+        return (logits,)
+
+
+class MapNorm(nn.Cell):
+    """A layer norm over the channels of a map (B, C, h, w), which a Swin Transformer leaves to what uses it."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.norm = swin.norm(channels)
+
+    def construct(self, x):
+        return self.norm(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def create_segmenter(
+    head, backbone, num_classes=150, image_size=(512, 512), in_channels=3, drop_path_rate=0.0, dropout=0.1, **options
+):
+    """Build a segmentation network, its weights initialised for training.
+
+    Args:
+        head (str): "fpn", Semantic FPN, or "upernet", UperNet with an auxiliary head.
+        backbone (str): one of `list_models()`, as "acmix_pvt_tiny".
+        num_classes (int): K.
+        image_size (int or pair): that suits the backbone's windows and positions, see `create_model`; the network takes
+            images of other sizes too.
+        in_channels (int): of the images.
+        drop_path_rate (float): stochastic depth of the backbone's last block.
+        dropout (float): share of the channels that training leaves out before each classifier.
+        options: the backbone's own.
+
+    Returns:
+        Segmenter.
+
+    Raises:
+        ValueError: an unknown head, model or option, or a value that cannot work.
+    """
+    if head not in HEADS:
+        raise ValueError(f"no segmentation head {head!r}; there are {', '.join(HEADS)}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+    network = create_model(
+        backbone, num_classes, image_size, in_channels, drop_path_rate, features_only=True, **options
+    )
+    channels = [feature.channels for feature in network.feature_info]
+    norms = [MapNorm(count) for count in channels] if isinstance(network, swin.Swin) else ()
+    auxiliary = fcn.Fcn(channels[AUXILIARY_MAP], num_classes, dropout=dropout) if head == "upernet" else None
+    return Segmenter(network, HEADS[head][0](channels, num_classes, dropout=dropout), auxiliary, norms)
+
+
+def published_rules(head, network):
+    """Return the rules of `src.models.published` for a `Segmenter`, by the names of mmsegmentation.
+
+    Raises:
+        ValueError: a backbone that mmsegmentation does not have.
+    """
+    kind = type(network.backbone)
+    of_backbone = {
+        resnet.ResNet: resnet.PUBLISHED,
+        swin.Swin: swin.OPENMMLAB,
+        pvt.PyramidVisionTransformer: pvt.OPENMMLAB,
+    }
+    if kind not in of_backbone:
+        raise ValueError(f"mmsegmentation has no {kind.__name__}")
+    return (
+        under("backbone.", of_backbone[kind], "backbone."),
+        (r"^norms\.(\d)\.norm\.gamma$", r"backbone.norm\1.weight"),
+        (r"^norms\.(\d)\.norm\.beta$", r"backbone.norm\1.bias"),
+        under("head.", HEADS[head][1]),
+        under("auxiliary.", fcn.PUBLISHED),
+    )

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maps of another size beside what the reference implementation makes of them, forward and gradient."""
+
+import json
+
+import mindspore as ms
+import numpy as np
+import pytest
+from golden import rule
+from golden_network import GOLDEN
+from mindspore import Tensor, nn, ops
+
+from src.ops.resize import enlarged, pooled, resized
+
+CASES = json.loads((GOLDEN / "downstream" / "operators.json").read_text())["cases"]
+ARRAYS = np.load(GOLDEN / "downstream" / "operators.npz")
+
+
+class Sized(nn.Cell):
+    """`function(x, size)` of a fixed size."""
+
+    def __init__(self, function, size):
+        super().__init__()
+        self.function, self.size = function, size
+
+    def construct(self, x):
+        return self.function(x, self.size)
+
+
+class WithGradient(nn.Cell):
+    """A Cell's output and its gradient for a cotangent."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell, self.gradient = cell, ops.GradOperation(sens_param=True)
+
+    def construct(self, x, cotangent):
+        return self.cell(x), self.gradient(self.cell)(x, cotangent)
+
+
+def judge(function, size, name, case, side):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    expected, gradient = ARRAYS[f"{name}.y{case}"], ARRAYS[f"{name}.g{case}"]
+    x = Tensor(rule.make_input((2, 3, *side), 0, f"op_{name}"))
+    cotangent = Tensor(rule.make_input(expected.shape, 0, f"op_{name}_cotangent"))
+    for got, wanted in zip(WithGradient(Sized(function, size))(x, cotangent), (expected, gradient)):
+        assert got.shape == wanted.shape
+        assert np.abs(got.asnumpy() - wanted).max() < 1e-6 * max(np.abs(wanted).max(), 1)
+
+
+@pytest.mark.parametrize("case", CASES["resize"]["cases"])
+def test_bilinear(case):
+    """Larger, smaller, from one pixel, and by no whole factor."""
+    side, size = CASES["resize"]["cases"][case]
+    judge(resized, tuple(size), "resize", case, side)
+
+
+@pytest.mark.parametrize("case", CASES["pool"]["cases"])
+def test_pools(case):
+    """Cells that overlap, and more cells than pixels."""
+    side, count = CASES["pool"]["cases"][case]
+    judge(pooled, count, "pool", case, side)
+
+
+@pytest.mark.parametrize("size", [(6, 10), (5, 9), (3, 5), (7, 4)])
+def test_repeated_pixels_are_the_nearest(size):
+    """Twice as large and other sizes; each pixel's gradient is the sum over its copies."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    rng = np.random.default_rng(0)
+    x, cotangent = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 3, 5), (2, 3, *size)))
+    rows, columns = np.arange(size[0]) * 3 // size[0], np.arange(size[1]) * 5 // size[1]
+    out, gradient = WithGradient(Sized(enlarged, size))(Tensor(x), Tensor(cotangent))
+    np.testing.assert_array_equal(out.asnumpy(), x[:, :, rows][..., columns])
+    expected = np.zeros_like(x)
+    np.add.at(expected, (slice(None), slice(None), rows[:, None], columns), cotangent)
+    np.testing.assert_allclose(gradient.asnumpy(), expected, atol=1e-5)
