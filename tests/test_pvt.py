@@ -250,3 +250,14 @@ def test_what_cannot_be_built_is_refused(name, arguments, named):
     """The message names the argument."""
     with pytest.raises(ValueError, match=named):
         create_model(name, **{**SMALL, **arguments})
+
+
+def test_a_classifiers_positions_fit_a_network_without_class_token():
+    """Protects fine-tuning a segmenter from a classifier: the row of the class token is left out, at any image size."""
+    classifier = create_model("pvt_tiny", 10, 96, width=8, depths=[1, 1, 1, 1])
+    table = np.random.default_rng(0).standard_normal(classifier.embedding4.position.shape).astype(np.float32)
+    for size in (96, 160):
+        embedding = create_model("pvt_tiny", 10, size, width=8, depths=[1, 1, 1, 1], features_only=True).embedding4
+        expected = resize_position(table[:, 1:], (3, 3), (size // 32, size // 32))
+        for image_size in (None, 96):
+            np.testing.assert_array_equal(embedding.resized(table, image_size), expected)
