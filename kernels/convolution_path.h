@@ -108,7 +108,7 @@ struct SlotTile : PaddedTile {
     pieces = linear = dmaps = dout = nullptr;
     spare = take(row_size);
     reduced_column = reinterpret_cast<int*>(take(row_size));
-    for (int x = 0; x < region.columns; ++x)
+    for (int x = 0; c.whole < c.pieces && x < region.columns; ++x)
       reduced_column[x] = smaller((region.first_column + x) / c.reduction, c.reduced_width() - 1);
     if (c.has_layer) {
       pieces = take(c.pieces * run);
@@ -355,7 +355,7 @@ struct SlotTile : PaddedTile {
 size_t convolution_scratch(const Convolution& c, bool has_gradient) {
   const PaddedSizes of(c.window);
   size_t count = of.fixed + c.maps * of.map + 2 * of.row;
-  if (c.has_layer) count += (c.pieces + c.maps) * rounded_up(of.map);
+  if (c.has_layer) count += (c.pieces + c.maps) * of.map;
   if (has_gradient) count += c.maps * of.map + c.outputs * TILE_ROWS * of.step;
   return count;
 }
@@ -395,10 +395,8 @@ inline void convolve_tile(const SlotTile& at, const float* weight, float* out) {
 // The pieces of one slot of one image.
 template <typename Float>
 Pieces<Float> of_slot(const Convolution& c, Pieces<Float> all, int image, int slot) {
-  const size_t size = static_cast<size_t>(c.window.height) * c.window.width;
-  const size_t reduced_size = static_cast<size_t>(c.reduced_height()) * c.reduced_width();
-  return {all.whole + (static_cast<size_t>(image) * c.whole * c.slots + slot) * size,
-          all.reduced + (static_cast<size_t>(image) * (c.pieces - c.whole) * c.slots + slot) * reduced_size};
+  return {all.whole + (static_cast<size_t>(image) * c.whole * c.slots + slot) * c.size(),
+          all.reduced + (static_cast<size_t>(image) * (c.pieces - c.whole) * c.slots + slot) * c.reduced_size()};
 }
 
 // One tile of one slot of one image: unit (b * slots + slot) * tiles + tile.
@@ -422,8 +420,6 @@ void convolve_gradient(const Convolution& c, Pieces<const float> pieces, const f
                        const float* weight, const float* dout, Pieces<float> dpieces, float* dlayer, float* dbias,
                        float* dweight, int slot, float* memory) {
   const Window& w = c.window;
-  const size_t size = static_cast<size_t>(w.height) * w.width;
-  const size_t reduced_size = static_cast<size_t>(c.reduced_height()) * c.reduced_width();
   const size_t out_size = static_cast<size_t>(w.out_height()) * w.out_width();
   const size_t weights = static_cast<size_t>(c.outputs) * c.maps * w.taps();
   weight += slot * weights;
@@ -437,8 +433,8 @@ void convolve_gradient(const Convolution& c, Pieces<const float> pieces, const f
   }
   for (int image = 0; image < c.batch; ++image) {
     const Pieces<float> to = of_slot(c, dpieces, image, slot);
-    for (int p = 0; p < c.whole; ++p) zero(to.whole + p * c.slots * size, size);
-    for (int p = 0; p < c.pieces - c.whole; ++p) zero(to.reduced + p * c.slots * reduced_size, reduced_size);
+    for (int p = 0; p < c.whole; ++p) zero(to.whole + p * c.slots * c.size(), c.size());
+    for (int p = 0; p < c.pieces - c.whole; ++p) zero(to.reduced + p * c.slots * c.reduced_size(), c.reduced_size());
     for (int index = 0; index < w.tiles(); ++index) {
       const SlotTile at(c, index, true, memory);
       at.read(of_slot(c, pieces, image, slot), layer, bias);

@@ -25,6 +25,8 @@ struct Convolution {
 
   int reduced_height() const { return window.height / reduction; }
   int reduced_width() const { return window.width / reduction; }
+  size_t size() const { return static_cast<size_t>(window.height) * window.width; }
+  size_t reduced_size() const { return static_cast<size_t>(reduced_height()) * reduced_width(); }
 };
 
 // The pieces of the slots of an image, or their gradients: whole ones (whole * d, H, W), reduced ones ((P - whole) * d,

@@ -24,6 +24,12 @@ _PART = re.compile(
     r"(?::(?P<kind>linear|conv1x1|unfolded))?"
 )
 
+# How PyTorch calls what the layer norms hold, here in Cells named norm, norm1, ...
+LAYER_NORMS = (
+    (r"((?:^|\.)norm\d?\.)gamma(?=$|:)", r"\1weight"),
+    (r"((?:^|\.)norm\d?\.)beta(?=$|:)", r"\1bias"),
+)
+
 
 class Part(NamedTuple):
     """A published tensor: its name and shape, which rows of it our parameter takes, and which of ours they are."""

@@ -16,6 +16,7 @@ from src.image_size import sides
 from src.models.backbone import Backbone
 from src.models.checks import check_depths, check_whole
 from src.models.drop_path import DropPath, drop_path_rates
+from src.models.published import LAYER_NORMS
 from src.models.registry import register_model
 from src.ops.gelu import Gelu
 from src.ops.interpolation import interpolated, interpolation, linear
@@ -270,8 +271,7 @@ PUBLISHED = (
     (r"\.attention\.qkv\.reduce\.", ".attn.sr."),
     (r"\.attention\.qkv\.norm\.", ".attn.norm."),
     (r"\.attention\.attention\.projection\.", ".attn.proj."),
-    (r"(norm\d?\.)gamma$", r"\1weight"),
-    (r"(norm\d?\.)beta$", r"\1bias"),
+    *LAYER_NORMS,
 )
 
 # And mmsegmentation and mmdetection.
@@ -288,6 +288,5 @@ OPENMMLAB = (
     (r"\.mlp\.fc2\.weight$", ".ffn.layers.3.weight:conv1x1"),
     (r"\.mlp\.fc1\.bias$", ".ffn.layers.0.bias"),
     (r"\.mlp\.fc2\.bias$", ".ffn.layers.3.bias"),
-    (r"(norm\d?\.)gamma$", r"\1weight"),
-    (r"(norm\d?\.)beta$", r"\1bias"),
+    *LAYER_NORMS,
 )

@@ -11,6 +11,7 @@ from mindspore.common.initializer import TruncatedNormal
 from src.models.backbone import Backbone
 from src.models.checks import check_depths, check_whole
 from src.models.drop_path import DropPath, drop_path_rates
+from src.models.published import LAYER_NORMS
 from src.models.registry import register_model
 from src.ops.gelu import Gelu
 from src.ops.window_attention import WindowACmix
@@ -207,8 +208,7 @@ PUBLISHED = (
     (r"^embed\.", "patch_embed."),
     (r"^layer(\d)\.downsample\.", lambda m: f"layers.{int(m[1]) - 2}.downsample."),  # there at the end of a stage
     (r"^layer(\d)\.", lambda m: f"layers.{int(m[1]) - 1}."),
-    (r"((?:^|\.)norm\d?\.)gamma$", r"\1weight"),
-    (r"((?:^|\.)norm\d?\.)beta$", r"\1bias"),
+    *LAYER_NORMS,
     (r"\.attn\.alpha$", ".attn.rate1"),
     (r"\.attn\.beta$", ".attn.rate2"),
     (r"\.attention\.position$", ".relative_position_bias_table"),
@@ -224,8 +224,7 @@ OPENMMLAB = (
     (r"^embed\.norm\.", "patch_embed.norm."),
     (r"^layer(\d)\.downsample\.(.*)$", lambda m: f"stages.{int(m[1]) - 2}.downsample.{m[2]}:unfolded"),
     (r"^layer(\d)\.", lambda m: f"stages.{int(m[1]) - 1}."),
-    (r"((?:^|\.)norm\d?\.)gamma(?=$|:)", r"\1weight"),
-    (r"((?:^|\.)norm\d?\.)beta(?=$|:)", r"\1bias"),
+    *LAYER_NORMS,
     (r"\.attn\.attention\.position$", ".attn.w_msa.relative_position_bias_table"),
     (r"\.attn\.attention\.project\.", ".attn.proj."),
     (r"\.attn\.(qkv|proj)\.weight$", r".attn.w_msa.\1.weight:linear"),
