@@ -4,8 +4,8 @@
 //     maps[t] = sum over p of layer[t, p] * pieces[p] + bias[t]          `fc`, for each pixel
 //     out[m]  = sum over t and offsets o of weight[m, t, o] * maps[t] at o          shift and sum
 //
-// Both are linear, so with few pieces their product (computed by the caller) is the cheaper convolution: of the pieces
-// as they are, without a layer.
+// Both are linear, so with few pieces their product (`product.h`) is the cheaper convolution: of the pieces as they
+// are, without a layer.
 
 #pragma once
 
@@ -185,6 +185,7 @@ struct SlotTile : PaddedTile {
     const float* source = whole_row(from, 0, y);
     size_t apart = c.slots * size;
     const int pixels = rows * region.columns;
+    for (int p = 0; p < c.pieces; ++p) fetch(whole_row(from, p, y + 2 * rows), pixels);
     const size_t begin = static_cast<size_t>(region.first_row + y) * w.width + region.first_column;
     // The gradient needs all of them again, and vectors must not reach beyond the map's end.
     if (dmaps || begin + rounded_up(pixels) > size) {

@@ -2,6 +2,7 @@
 // What MindSpore calls, by `ops.Custom(..., func_type="aot")`: inputs, then outputs, as float32 in memory. Each returns
 // 0; another number ends the graph with an error.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "product.h"
 #include "threads.h"
 
 namespace {
@@ -58,21 +60,29 @@ Attention attention_of(const Call& call) {
   return {window_of(call, 0, call.numbers(2)), call.size(0, 0), call.size(0, 1) / (3 * channels), channels};
 }
 
-// The weight, (d * outputs, maps, k, k), is input 1, or 2 where reduced pieces stand before it, 3 where a layer and its
-// bias do. The numbers that follow also say how many pieces there are, and of reduced ones r.
-Convolution convolution_of(const Call& call, int weight) {
-  const int* numbers = call.numbers(weight + 1);
+// Inputs of the convolution path: pieces, layer (k*k, P), bias, weight (C, k*k, k, k), numbers; or, where it is
+// reduced, whole pieces, reduced pieces, layer, weight, numbers. The number after P says whether there is a bias, or is
+// r.
+Convolution convolution_of(const Call& call, bool is_reduced) {
+  const int* numbers = call.numbers(4);
   Convolution c;
   c.window = window_of(call, 0, numbers);
   c.batch = call.size(0, 0);
   c.pieces = numbers[3];
-  c.slots = (call.size(0, 1) + (weight == 2 ? call.size(1, 1) : 0)) / c.pieces;
-  c.outputs = call.size(weight, 0) / c.slots;
-  c.maps = call.size(weight, 1);
-  c.has_layer = weight == 3;
+  c.slots = (call.size(0, 1) + (is_reduced ? call.size(1, 1) : 0)) / c.pieces;
+  c.outputs = call.size(3, 0) / c.slots;
   c.whole = call.size(0, 1) / c.slots;
-  c.reduction = weight == 2 ? numbers[4] : 1;
+  c.reduction = is_reduced ? numbers[4] : 1;
+  // Multiplied out, layer and weight are one convolution of the pieces: where those are few, the cheaper one.
+  const bool is_cheaper = c.pieces * c.outputs <= c.pieces + call.size(3, 1) * c.outputs;
+  const bool has_bias = !is_reduced && numbers[4];
+  c.has_layer = has_bias || !(is_reduced || is_cheaper);
+  c.maps = c.has_layer ? call.size(3, 1) : c.pieces;
   return c;
+}
+
+Product product_of(const Convolution& c, const Call& call) {
+  return {c.slots * c.outputs, call.size(3, 1), c.pieces, c.window.taps()};
 }
 
 Sum sum_of(const Call& call) { return {*call.data(0), *call.data(2), call.count(1)}; }
@@ -85,26 +95,53 @@ int run(const Shape& shape, int units, Scratch size, bool has_gradient, const Wo
   return 0;
 }
 
-int convolve(const Call& call, int weight) {
-  const Convolution c = convolution_of(call, weight);
-  const Pieces<const float> pieces = {call.data(0), call.data(1)};
-  const Kernels& k = kernels();
-  return run(c, c.batch * c.slots * c.window.tiles(), k.convolution_scratch, false, [&](int unit, float* memory) {
-    k.convolve(c, pieces, call.data(1), call.data(2), call.data(weight), call.data(weight + 2), unit, memory);
-  });
+// Write the sum of `parts`, one behind another, of `count` numbers each.
+void add_up(const std::vector<float>& parts, size_t count, float* sum) {
+  std::fill_n(sum, count, 0.f);
+  for (size_t first = 0; first < parts.size(); first += count)
+    for (size_t i = 0; i < count; ++i) sum[i] += parts[first + i];
 }
 
-int convolve_gradient(const Call& call, int weight) {
-  const Convolution c = convolution_of(call, weight);
-  const int dout = weight + 2, first = dout + 1;
+int convolve(const Call& call, bool is_reduced) {
+  const Convolution c = convolution_of(call, is_reduced);
   const Pieces<const float> pieces = {call.data(0), call.data(1)};
-  const Pieces<float> dpieces = {call.data(first), call.data(first + 1)};
-  float *dlayer = c.has_layer ? call.data(first + 1) : nullptr, *dbias = c.has_layer ? call.data(first + 2) : nullptr;
+  const float *layer = call.data(is_reduced ? 2 : 1), *bias = call.data(2), *weight = call.data(3);
+  const auto product = c.has_layer ? std::vector<float>() : product_of(c, call).of(layer, weight);
+  if (!c.has_layer) weight = product.data();
   const Kernels& k = kernels();
-  return run(c, c.slots, k.convolution_scratch, true, [&](int slot, float* memory) {
-    k.convolve_gradient(c, pieces, call.data(1), call.data(2), call.data(weight), call.data(dout), dpieces, dlayer,
-                        dbias, call.data(first + weight), slot, memory);
+  return run(c, c.batch * c.slots * c.window.tiles(), k.convolution_scratch, false,
+             [&](int unit, float* memory) { k.convolve(c, pieces, layer, bias, weight, call.data(5), unit, memory); });
+}
+
+int convolve_gradient(const Call& call, bool is_reduced) {
+  const Convolution c = convolution_of(call, is_reduced);
+  const Product multiplied = product_of(c, call);
+  const Pieces<const float> pieces = {call.data(0), call.data(1)};
+  const Pieces<float> dpieces = {call.data(6), call.data(7)};
+  const float *layer = call.data(is_reduced ? 2 : 1), *bias = call.data(2), *weight = call.data(3);
+  float *dlayer = call.data(is_reduced ? 8 : 7), *dbias = call.data(8), *dweight = call.data(9);
+  const size_t layers = static_cast<size_t>(c.maps) * c.pieces;
+  std::vector<float> product, dproduct, dlayers, dbiases;
+  if (c.has_layer) {
+    dlayers.resize(c.slots * layers);
+    dbiases.resize(static_cast<size_t>(c.slots) * c.maps);
+  } else {
+    product = multiplied.of(layer, weight);
+    dproduct.resize(product.size());
+  }
+  const Kernels& k = kernels();
+  const int error = run(c, c.slots, k.convolution_scratch, true, [&](int slot, float* memory) {
+    k.convolve_gradient(c, pieces, layer, bias, c.has_layer ? weight : product.data(), call.data(5), dpieces,
+                        dlayers.data(), dbiases.data(), c.has_layer ? dweight : dproduct.data(), slot, memory);
   });
+  if (c.has_layer) {
+    add_up(dlayers, layers, dlayer);
+    add_up(dbiases, c.maps, dbias);
+  } else {
+    multiplied.gradient(layer, weight, dproduct.data(), dlayer, dweight);
+    if (!is_reduced) std::fill_n(dbias, call.count(8), 0.f);
+  }
+  return error;
 }
 
 }  // namespace
@@ -125,26 +162,26 @@ OPERATOR(SlidingWindowAttention) {
              [&](int unit, float* memory) { k.attend(a, call.data(0), call.data(1), call.data(3), unit, memory); });
 }
 
-// (qkv, position, numbers, dout) -> (dqkv, dposition of each image and head)
+// (qkv, position, numbers, dout) -> (dqkv, dposition)
 OPERATOR(SlidingWindowAttentionGradient) {
   const Call call{params, ranks, shapes};
   const Attention a = attention_of(call);
+  std::vector<float> dpositions(a.batch * a.heads * call.count(1));  // of each image and head
   const Kernels& k = kernels();
-  return run(a, a.batch * a.heads, k.attention_scratch, true, [&](int unit, float* memory) {
-    k.attend_gradient(a, call.data(0), call.data(1), call.data(3), call.data(4), call.data(5), unit, memory);
+  const int error = run(a, a.batch * a.heads, k.attention_scratch, true, [&](int unit, float* memory) {
+    k.attend_gradient(a, call.data(0), call.data(1), call.data(3), call.data(4), dpositions.data(), unit, memory);
   });
+  add_up(dpositions, call.count(1), call.data(5));
+  return error;
 }
 
-// (pieces, weight, numbers), (whole pieces, reduced pieces, weight, numbers) or (pieces, layer, bias, weight, numbers)
-// -> out
-OPERATOR(ConvolutionOfPieces) { return convolve({params, ranks, shapes}, 1); }
-OPERATOR(ConvolutionOfReducedPieces) { return convolve({params, ranks, shapes}, 2); }
-OPERATOR(LayerAndConvolution) { return convolve({params, ranks, shapes}, 3); }
+// The inputs of `convolution_of` -> out
+OPERATOR(ConvolutionPath) { return convolve({params, ranks, shapes}, false); }
+OPERATOR(ReducedConvolutionPath) { return convolve({params, ranks, shapes}, true); }
 
-// The same inputs, then dout -> the gradients of all but the numbers, those of layer and bias slot by slot.
-OPERATOR(ConvolutionOfPiecesGradient) { return convolve_gradient({params, ranks, shapes}, 1); }
-OPERATOR(ConvolutionOfReducedPiecesGradient) { return convolve_gradient({params, ranks, shapes}, 2); }
-OPERATOR(LayerAndConvolutionGradient) { return convolve_gradient({params, ranks, shapes}, 3); }
+// The same inputs, then dout -> the gradients of all but the numbers
+OPERATOR(ConvolutionPathGradient) { return convolve_gradient({params, ranks, shapes}, false); }
+OPERATOR(ReducedConvolutionPathGradient) { return convolve_gradient({params, ranks, shapes}, true); }
 
 // (alpha, a, beta, b) -> alpha * a + beta * b
 OPERATOR(WeightedSum) {

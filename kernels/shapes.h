@@ -7,7 +7,7 @@
 
 // A tile and what surrounds it stay in the cache of a core.
 constexpr int TILE_ROWS = 16;
-constexpr int TILE_COLUMNS = 64;
+constexpr int TILE_COLUMNS = 128;
 constexpr int MOST_STRIDE = 8;
 
 // How many numbers of a sum one thread takes at a time.

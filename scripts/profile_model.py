@@ -64,6 +64,7 @@ def main():
     except ValueError as error:
         raise UserError(f"{args.model}: {error}") from error
     workload.compile(args.phase, args.runs)
+    workload.warm_up()
     seconds = []
     operators = profile(lambda: seconds.extend(workload.times(1)), args.runs)
     run_ms = 1e3 * statistics.median(seconds)

@@ -11,7 +11,7 @@ import numpy as np
 from acmix_reference import convolve, sliding_window_attention
 
 # height, width, kernel, stride, dilation: more than a tile, less than a vector, windows wider than the map.
-SIZES = [(20, 70, 7, 1, 1), (33, 130, 3, 2, 1), (5, 7, 5, 3, 2), (1, 1, 7, 1, 1), (2, 9, 9, 2, 2), (17, 16, 1, 1, 1)]
+SIZES = [(20, 140, 7, 1, 1), (33, 130, 3, 2, 1), (5, 7, 5, 3, 2), (1, 1, 7, 1, 1), (2, 9, 9, 2, 2), (17, 16, 1, 1, 1)]
 SIZES += [(18, 1, 3, 1, 1)]  # the last row ends before a vector does
 
 
@@ -47,36 +47,28 @@ class Kernels:
         ]
 
     def attend_gradient(self, qkv, position, window, dout):
-        inputs = qkv, position, np.int32(window), dout
-        shapes = qkv.shape, (len(qkv), qkv.shape[1] // 3 // len(position), *position.shape)
-        dqkv, dposition = self.call("SlidingWindowAttentionGradient", inputs, shapes)
-        return dqkv, dposition.sum((0, 1))
+        return self.call(
+            "SlidingWindowAttentionGradient", (qkv, position, np.int32(window), dout), [qkv.shape, position.shape]
+        )
 
-    def convolve(self, pieces, layer, bias, weight, window, count):
-        """The convolution of the pieces as they are where `layer` is None."""
-        name, parameters = ("LayerAndConvolution", (layer, bias)) if layer is not None else ("ConvolutionOfPieces", ())
-        size = -(-pieces.shape[2] // window[1]), -(-pieces.shape[3] // window[1])
-        inputs = pieces, *parameters, weight, np.int32([*window, count])
-        return self.call(name, inputs, [(len(pieces), len(weight), *size)])[0]
+    def convolve(self, inputs, numbers):
+        """`inputs`: pieces, layer, bias, weight."""
+        pieces, weight, stride = inputs[0], inputs[3], numbers[1]
+        size = -(-pieces.shape[2] // stride), -(-pieces.shape[3] // stride)
+        return self.call("ConvolutionPath", (*inputs, np.int32(numbers)), [(len(pieces), len(weight), *size)])[0]
 
-    def convolve_reduced(self, whole, reduced, weight, numbers):
-        inputs, shape = (whole, reduced, weight, np.int32(numbers)), (len(whole), len(weight), *whole.shape[2:])
-        return self.call("ConvolutionOfReducedPieces", inputs, [shape])[0]
+    def convolve_gradient(self, inputs, numbers, dout):
+        shapes = [value.shape for value in inputs]
+        return self.call("ConvolutionPathGradient", (*inputs, np.int32(numbers), dout), shapes)
 
-    def convolve_reduced_gradient(self, whole, reduced, weight, numbers, dout):
-        inputs, shapes = (whole, reduced, weight, np.int32(numbers), dout), (whole.shape, reduced.shape, weight.shape)
-        return self.call("ConvolutionOfReducedPiecesGradient", inputs, shapes)
+    def convolve_reduced(self, inputs, numbers):
+        """`inputs`: whole pieces, reduced pieces, layer, weight."""
+        shape = len(inputs[0]), len(inputs[3]), *inputs[0].shape[2:]
+        return self.call("ReducedConvolutionPath", (*inputs, np.int32(numbers)), [shape])[0]
 
-    def convolve_gradient(self, pieces, layer, bias, weight, window, count, dout):
-        numbers, slots = np.int32([*window, count]), pieces.shape[1] // count
-        if layer is None:
-            inputs = pieces, weight, numbers, dout
-            dpieces, dweight = self.call("ConvolutionOfPiecesGradient", inputs, (pieces.shape, weight.shape))
-            return dpieces, None, None, dweight
-        inputs = pieces, layer, bias, weight, numbers, dout
-        shapes = pieces.shape, (slots, *layer.shape), (slots, *bias.shape), weight.shape
-        dpieces, dlayer, dbias, dweight = self.call("LayerAndConvolutionGradient", inputs, shapes)
-        return dpieces, dlayer.sum(0), dbias.sum(0), dweight
+    def convolve_reduced_gradient(self, inputs, numbers, dout):
+        shapes = [value.shape for value in inputs]
+        return self.call("ReducedConvolutionPathGradient", (*inputs, np.int32(numbers), dout), shapes)
 
     def add(self, alpha, a, beta, b):
         return self.call("WeightedSum", (alpha, a, beta, b), [a.shape])[0]
@@ -117,48 +109,51 @@ def judge_attention(kernels, size, heads, channels, seed):
     judge([qkv.astype(np.float64), position.astype(np.float64)], attention, dout, out, gradients)
 
 
-def judge_convolution(kernels, size, pieces, slots, outputs, has_layer, seed):
+def judge_convolution(kernels, size, pieces, slots, outputs, has_bias, seed):
     height, width, kernel, stride, dilation = size
     rng = np.random.default_rng(seed)
-    maps = kernel * kernel if has_layer else pieces
-    shapes = [(2, pieces * slots, height, width), (maps, pieces), (maps,), (slots * outputs, maps, kernel, kernel)]
-    x, layer, bias, weight = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
-    window = kernel, stride, dilation
+    taps = kernel * kernel
+    shapes = [
+        (2, pieces * slots, height, width),
+        (taps, pieces, 1, 1),
+        (taps,),
+        (slots * outputs, taps, kernel, kernel),
+    ]
+    values = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    values[2] *= has_bias
 
-    def of_pieces(x, weight):
-        by_slot = x.reshape(2, pieces, slots, height, width).swapaxes(1, 2).reshape(x.shape)
-        return convolve(by_slot, weight, stride, dilation, slots)
-
-    def of_layer(x, layer, bias, weight):
+    def path(x, layer, bias, weight):
         by_slot = x.reshape(2, pieces, slots, height, width)
-        made = np.einsum("tp,bpdhw->bdthw", layer, by_slot) + bias[:, None, None]
+        made = np.einsum("tp,bpdhw->bdthw", layer[..., 0, 0], by_slot) + has_bias * bias[:, None, None]
         return convolve(made.reshape(2, -1, height, width), weight, stride, dilation, slots)
 
-    parameters = (layer, bias) if has_layer else (None, None)
-    out = kernels.convolve(x, *parameters, weight, window, pieces)
+    numbers = kernel, stride, dilation, pieces, has_bias
+    out = kernels.convolve(values, numbers)
     dout = rng.standard_normal(out.shape).astype(np.float32)
-    gradients = kernels.convolve_gradient(x, *parameters, weight, window, pieces, dout)
-    values = [value.astype(np.float64) for value in (x, *parameters, weight) if value is not None]
-    gradients = [gradient for gradient in gradients if gradient is not None]
-    judge(values, of_layer if has_layer else of_pieces, dout, out, gradients)
+    gradients = kernels.convolve_gradient(values, numbers, dout)
+    if not has_bias:
+        gradients[2][:] = 0  # of what is no bias
+    judge([value.astype(np.float64) for value in values], path, dout, out, gradients)
 
 
 def judge_reduced_convolution(kernels, height, width, kernel, reduction, heads, slots, seed):
     rng = np.random.default_rng(seed)
+    taps = kernel * kernel
     shapes = [(2, heads * slots, height, width), (2, 2 * heads * slots, height // reduction, width // reduction)]
-    shapes.append((slots * heads, 3 * heads, kernel, kernel))
+    shapes += [(taps, 3 * heads, 1, 1), (slots * heads, taps, kernel, kernel)]
     values = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
 
-    def of_repeated(whole, reduced, weight):
+    def of_repeated(whole, reduced, layer, weight):
         rows, columns = (np.minimum(np.arange(n) // reduction, n // reduction - 1) for n in (height, width))
         pieces = np.concatenate([whole, reduced[:, :, rows][..., columns]], 1)
-        by_slot = pieces.reshape(2, 3 * heads, slots, height, width).swapaxes(1, 2).reshape(pieces.shape)
-        return convolve(by_slot, weight, 1, 1, slots)
+        by_slot = pieces.reshape(2, 3 * heads, slots, height, width)
+        made = np.einsum("tp,bpdhw->bdthw", layer[..., 0, 0], by_slot)
+        return convolve(made.reshape(2, -1, height, width), weight, 1, 1, slots)
 
     numbers = kernel, 1, 1, 3 * heads, reduction
-    out = kernels.convolve_reduced(*values, numbers)
+    out = kernels.convolve_reduced(values, numbers)
     dout = rng.standard_normal(out.shape).astype(np.float32)
-    gradients = kernels.convolve_reduced_gradient(*values, numbers, dout)
+    gradients = kernels.convolve_reduced_gradient(values, numbers, dout)
     judge([value.astype(np.float64) for value in values], of_repeated, dout, out, gradients)
 
 
@@ -175,8 +170,9 @@ def main():
     kernels.set_threads(2)
     for seed, size in enumerate(SIZES):
         judge_attention(kernels, size, heads=2, channels=5, seed=seed)
-        judge_convolution(kernels, size, pieces=6, slots=3, outputs=2, has_layer=True, seed=seed)
-        judge_convolution(kernels, size, pieces=4, slots=2, outputs=5, has_layer=False, seed=seed)
+        for has_bias in (True, False):
+            judge_convolution(kernels, size, pieces=6, slots=3, outputs=2, has_bias=has_bias, seed=seed)
+            judge_convolution(kernels, size, pieces=13, slots=2, outputs=5, has_bias=has_bias, seed=seed)
         judge_sum(kernels, 6**seed, seed)
         judge_reduced_convolution(kernels, *size[:2], min(size[2], 5), min(*size[:2], 1 + seed), 2, 3, seed)
 

@@ -80,6 +80,24 @@ def test_a_compiler_that_fails(body, named, cache, tmp_path, monkeypatch):
     assert files(cache) == ["lock"]
 
 
+def test_what_a_killed_build_left_is_swept_out(cache):
+    """It would lie in the clone for ever; nobody builds beside one who builds."""
+    (cache / "building-by-one-who-was-killed").mkdir(parents=True)
+    with fused_form():
+        assert files(cache) == sorted([Path(library()).name, "lock"])
+
+
+def test_a_user_allows_operators_of_another_folder_alone(cache, tmp_path, monkeypatch, capsys):
+    """MindSpore would refuse the library while a graph is made, in words of its own."""
+    monkeypatch.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(tmp_path / "operators"))
+    with kernels_of(DeviceConfig()):
+        assert library() is None
+    assert "MS_CUSTOM_AOT_WHITE_LIST" in capsys.readouterr().err
+    monkeypatch.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(cache.parent))
+    with fused_form():
+        assert library()
+
+
 def test_no_compiler(cache, monkeypatch, capsys):
     """ "auto" says in one line why the portable form is taken, "fused" is refused, "portable" asks for nothing."""
     monkeypatch.setenv("CXX", "no-such-compiler")
@@ -147,7 +165,7 @@ class Built(Exception):
 
 
 @pytest.mark.parametrize(("form", "is_fused"), [("auto", True), ("fused", True), ("portable", False)])
-def test_training_and_evaluation_build_what_is_asked(form, is_fused, config, monkeypatch):
+def test_training_and_evaluation_take_what_is_asked(form, is_fused, config, monkeypatch):
     """The setting reaches the network; it is none that a resumed run would have to keep."""
 
     def build(_):

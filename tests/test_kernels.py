@@ -18,8 +18,8 @@ from mindspore import Tensor, nn, ops
 from src.models import create_model
 from src.ops import ACmix
 from src.ops.acmix import ConvolutionPath
-from src.ops.fused import FusedAttention
 from src.ops.kernels import FLAGS, SOURCES, fused_form, library
+from src.ops.sliding_window import SlidingWindowAttention
 from src.ops.spatial_reduction_attention import SpatialReductionAttention
 
 TESTS = Path(__file__).resolve().parent
@@ -40,7 +40,7 @@ def kernels(built):
 
 sizes = st.tuples(
     st.integers(1, 40),
-    st.integers(1, 80),
+    st.integers(1, 80) | st.integers(1, 300),
     st.sampled_from((1, 3, 5, 7, 9, 17)),
     st.integers(1, 8),
     st.integers(1, 3),
@@ -60,12 +60,12 @@ def test_attention_is_the_definition(kernels, size, heads, channels, seed):
     pieces=st.integers(1, 13),
     slots=st.integers(1, 3),
     outputs=st.integers(1, 9),
-    has_layer=st.booleans(),
+    has_bias=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_convolution_is_the_definition(kernels, size, pieces, slots, outputs, has_layer, seed):
-    """With the linear layer and without, whatever is no whole block of anything."""
-    judge_convolution(kernels, size, pieces, slots, outputs, has_layer, seed)
+def test_convolution_is_the_definition(kernels, size, pieces, slots, outputs, has_bias, seed):
+    """Layer and shift one after another, or multiplied out, whatever is no whole block of anything."""
+    judge_convolution(kernels, size, pieces, slots, outputs, has_bias, seed)
 
 
 @settings(max_examples=25, deadline=None)
@@ -139,17 +139,19 @@ def test_any_number_of_threads_gives_the_same_bits(size, kernels):
     """Protects exact resuming on another machine, and that a second graph may run at the same time."""
     rng = np.random.default_rng(0)
     qkv, position = rng.standard_normal((2, 36, *size[:2])), rng.standard_normal((6, 2))
-    weight = rng.standard_normal((12, 6, 3, 3)).astype(np.float32)
+    shapes = (9, 6, 1, 1), (9,), (12, 9, 3, 3)
+    path = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
     qkv, position, window = qkv.astype(np.float32), position.astype(np.float32), size[2:]
     half = np.float32([0.5])
 
     def everything():
         out = kernels.attend(qkv, position, window)
         results = [out, *kernels.attend_gradient(qkv, position, window, out)]
-        out = kernels.convolve(qkv, None, None, weight, (3, *window[1:]), 6)
-        gradients = kernels.convolve_gradient(qkv, None, None, weight, (3, *window[1:]), 6, out)
-        results += [out, gradients[0], gradients[3], kernels.add(half, qkv, half, qkv)]
-        return [*results, *kernels.add_gradient(half, qkv, half, qkv, qkv)]
+        for has_bias in (False, True):  # layer and shift multiplied out, and one after another
+            numbers = 3, *window[1:], 6, has_bias
+            out = kernels.convolve([qkv, *path], numbers)
+            results += [out, *kernels.convolve_gradient([qkv, *path], numbers, out)]
+        return [*results, kernels.add(half, qkv, half, qkv), *kernels.add_gradient(half, qkv, half, qkv, qkv)]
 
     kernels.set_threads(1)
     expected = everything()
@@ -194,18 +196,17 @@ def flat(results):
             yield result.asnumpy().astype(np.float64)
 
 
-def both_forms(make):
-    """A Cell in the portable form and with the fused kernels, of the same random weights."""
-    portable = make()
-    with fused_form():
-        fused = make()
+def in_both_forms(make, *inputs):
+    """What two Cells of the same random weights give, compiled in the portable form and with the fused kernels."""
+    portable, fused = make(), make()
     rng = np.random.default_rng(0)
     for parameter, other in zip(portable.get_parameters(), fused.get_parameters(), strict=True):
-        assert parameter.name == other.name
         value = Tensor(rng.standard_normal(parameter.shape).astype(np.float32))
         parameter.set_data(value)
         other.set_data(value)
-    return portable, fused
+    exact = portable(*inputs)
+    with fused_form():
+        return exact, fused(*inputs)
 
 
 class OfMaps(nn.Cell):
@@ -234,17 +235,14 @@ class OfMaps(nn.Cell):
 def test_both_forms_agree(make, channels, built):
     """In a graph, with all gradients; in float16 the kernels' arithmetic loses no more than the portable form's."""
     ms.set_context(mode=ms.GRAPH_MODE)
-    portable, fused = both_forms(make)
     rng = np.random.default_rng(1)
     x = Tensor(rng.standard_normal((2, channels, 13, 11)).astype(np.float32))
-    dout = Tensor(rng.standard_normal(portable(x).shape).astype(np.float32))
-    exact, got = (list(flat(OutputAndGradients(cell)(x, dout))) for cell in (portable, fused))
+    dout = Tensor(rng.standard_normal(make()(x).shape).astype(np.float32))
+    exact, got = map(list, map(flat, in_both_forms(lambda: OutputAndGradients(make()), x, dout)))
     for one, other in zip(exact, got, strict=True):
         assert np.abs(one - other).max() <= 1e-5 * max(np.abs(one).max(), 1)
-    for cell in (portable, fused):
-        cell.to_float(ms.float16)
     x, dout = x.astype(ms.float16), dout.astype(ms.float16)
-    both = (list(flat(OutputAndGradients(cell)(x, dout))) for cell in (portable, fused))
+    both = map(list, map(flat, in_both_forms(lambda: OutputAndGradients(make().to_float(ms.float16)), x, dout)))
     for one, rounded, other in zip(exact, *both, strict=True):
         lost = np.abs(one - rounded).max()
         assert np.abs(one - other).max() <= 2 * lost + 1e-3 * np.abs(one).max()
@@ -260,13 +258,14 @@ def test_values_that_are_not_finite_are_passed_on(kernels):
             assert not np.isfinite(out[0, :, 4, 9]).all()
 
 
-def test_cells_are_fused_within_the_form_alone(built):
-    """Protects exported files from kernels of ours: what is built outside has none, whatever was built before."""
-
-    def fused_cells(network):
-        return [cell for _, cell in network.cells_and_names() if isinstance(cell, FusedAttention)]
-
-    options = {"num_classes": 3, "image_size": 32, "stem": "small", "width": 8}
+def test_a_graph_is_fused_within_the_form_alone(built, tmp_path):
+    """Protects exported files from kernels of ours: a network that ran with them is exported without."""
+    network = create_model("acmix_resnet26", num_classes=3, image_size=32, stem="small", width=8).set_train(False)
+    attentions = [cell for _, cell in network.cells_and_names() if isinstance(cell, SlidingWindowAttention)]
+    x = ops.zeros((1, 3, 32, 32), ms.float32)
     with fused_form():
-        assert len(fused_cells(create_model("acmix_resnet26", **options))) == 8
-    assert not fused_cells(create_model("acmix_resnet26", **options))
+        network(x)
+    assert len(attentions) == 8 and all("kernels" in vars(cell) for cell in attentions)
+    ms.export(network, x, file_name=str(tmp_path / "network.mindir"), file_format="MINDIR")
+    exported = (tmp_path / "network.mindir").read_bytes()
+    assert b"Custom" not in exported and b"BatchMatMul" in exported

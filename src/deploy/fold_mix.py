@@ -89,6 +89,7 @@ def _(cell: SpatialReductionAttention, after=NOTHING):
     if cell.has_convolution:
         path = cell.convolution.path
         pieces = np.where(np.arange(path.pieces) < path.pieces // 3, scale, 1.0)
+        cell.convolution.can_be_fused = False
         cell.convolution.path = nn.SequentialCell(SlotBySlot(path.slots), folded_path(path, pieces, convolved))
     return cell
 

@@ -48,8 +48,7 @@ class Workload:
         self.setting = setting
         self.shape = (setting.batch_size, 3, *setting.image_size)
         model = ModelConfig(setting.model, image_size=setting.image_size, options=setting.options)
-        with kernels_of(setting.device):
-            self.network = build_network(model)
+        self.network = build_network(model)
 
     def sizes(self):
         """Return the parameters, and the multiply-adds of one image."""
@@ -64,7 +63,7 @@ class Workload:
         onnx.save(onnx_model(lambda: Serving(network), images, Options(self.setting.batch_size), LOGITS), path)
 
     def compile(self, phase, runs):
-        """Make the graph of a phase and warm it up; return the seconds that compiling and the first run took.
+        """Make the graph of a phase; return the seconds that compiling and the first run took.
 
         Args:
             phase (str): "forward", in evaluation mode, or "train", a step of SGD with momentum.
@@ -84,11 +83,13 @@ class Workload:
             self.cell = TrainStep(network, create_loss(LossConfig()), optimizer, World(), scaler)
             self.inputs = image, label
         start = time.perf_counter()
-        self.run()
-        seconds = time.perf_counter() - start
-        for _ in range(WARM_UP):
+        with kernels_of(self.setting.device):
             self.run()
-        return seconds
+        return time.perf_counter() - start
+
+    def warm_up(self):
+        """Run until runs take what they take."""
+        self.times(WARM_UP)
 
     def run(self):
         """Run once, and wait for the result on every device."""

@@ -14,12 +14,13 @@ O(C^2), all that follows only O(C). So ACmix projects once and uses the result t
 """
 
 import math
+from functools import cached_property
 
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from src.ops.fused import FusedConvolution, FusedLayerConvolution, FusedSum, fuses
+from src.ops.fused import MOST_STRIDE, FusedConvolution, FusedSum, TwoForms
 from src.ops.gather_rows import GatherRows
 from src.ops.shift import ShiftSum
 from src.ops.sliding_window import SlidingWindowAttention
@@ -27,7 +28,7 @@ from src.ops.sliding_window import SlidingWindowAttention
 PATHS = ("both", "attention", "convolution")
 
 
-class ConvolutionPath(nn.Cell):
+class ConvolutionPath(TwoForms):
     """Stage II of the convolution: a linear layer over the projected maps, then shift and sum (paper, section 4.2).
 
     The projection is cut into pieces of d channels each: the heads of query, key and value, 3N of them. The i-th
@@ -54,35 +55,24 @@ class ConvolutionPath(nn.Cell):
         self.pieces, self.slots, self.taps = pieces, slots, kernel * kernel
         self.fc = nn.Conv2d(pieces, self.taps, 1, has_bias=has_bias)
         self.shift = ShiftSum(channels, slots, kernel, stride, dilation, shift)
-        self.is_fused = fuses(stride) and shift != "slice"
-        self.counts_itself = self.is_fused
-        if self.is_fused:
-            # Multiplied out, fc and shift are one convolution of the pieces: where those are few, the cheaper one.
-            outputs = channels // slots
-            self.is_one_product = not has_bias and pieces * outputs <= pieces + self.taps * outputs
-            fused = FusedConvolution if self.is_one_product else FusedLayerConvolution
-            self.fused = fused(pieces, kernel, stride, dilation)
-            if not (has_bias or self.is_one_product):
-                self.no_bias = Tensor(np.zeros(self.taps, np.float32))
-        else:
-            order = np.arange(self.taps * slots, dtype=np.int32).reshape(self.taps, slots).T
-            self.slot_by_slot, self.back = Tensor(order.reshape(-1)), Tensor(np.argsort(order.reshape(1, -1)))
-            self.gather = GatherRows()
+        self.can_be_fused = stride <= MOST_STRIDE and not self.shift.by_slices
+        self.no_bias = Tensor(np.zeros(self.taps, np.float32))
+        order = np.arange(self.taps * slots, dtype=np.int32).reshape(self.taps, slots).T
+        self.slot_by_slot, self.back = Tensor(order.reshape(-1)), Tensor(np.argsort(order.reshape(1, -1)))
+        self.gather = GatherRows()
+
+    @cached_property
+    def kernels(self):
+        return FusedConvolution(
+            self.pieces, self.shift.kernel, self.shift.stride, self.shift.dilation, self.fc.has_bias
+        )
 
     def construct(self, maps):
-        return self.by_kernel(maps) if self.is_fused else self.portable(maps)
+        return self.fused(maps) if self.is_fused else self.portable(maps)
 
-    def by_kernel(self, maps):
-        if self.is_one_product:
-            return self.fused(maps, self.product()).astype(maps.dtype)
-        layer, bias = self.fc.weight.reshape(self.taps, self.pieces), self.fc.bias if self.fc.has_bias else self.no_bias
-        return self.fused(maps, layer, bias, self.shift.weight).astype(maps.dtype)
-
-    def product(self):
-        """(C, 3N, k, k): `fc` and the shift as the weight of one convolution of a slot's pieces."""
-        layer, weight = self.fc.weight.reshape(self.taps, self.pieces), self.shift.weight
-        product = ops.matmul(layer.T, weight.reshape(-1, self.taps, self.taps))
-        return product.reshape(-1, self.pieces, *weight.shape[2:])
+    def fused(self, maps):
+        bias = self.fc.bias if self.fc.has_bias else self.no_bias
+        return self.kernels(maps, self.fc.weight, bias, self.shift.weight)
 
     def portable(self, maps):
         batch, _, height, width = maps.shape
@@ -90,16 +80,21 @@ class ConvolutionPath(nn.Cell):
         maps = self.gather(maps.reshape(batch, -1, height * width), self.slot_by_slot, self.back)
         return self.shift(maps.reshape(batch, -1, height, width))
 
+    @property
+    def is_whole(self):
+        """Whether it runs without running the Cells `fc` and `shift`, which then cannot be counted by themselves."""
+        return self.is_fused
+
     def multiply_adds(self, input_shape, output_shape):
         """Of `fc` and the shift, as the paper counts them; they count themselves where each is run."""
-        if not self.counts_itself:
+        if not self.is_whole:
             return 0
         batch, _, height, width = input_shape
         per_output = output_shape[0] * output_shape[1] * output_shape[2] * output_shape[3]
         return batch * height * width * self.pieces * self.slots * self.taps + per_output * self.taps**2
 
 
-class WeightedSum(nn.Cell):
+class WeightedSum(TwoForms):
     """alpha * a + beta * b for numbers alpha and beta, (1,) each, and a and b of one shape and type.
 
     In mixed precision too it is computed in float32, where small steps of alpha and beta are not rounded away.
@@ -107,11 +102,16 @@ class WeightedSum(nn.Cell):
 
     def __init__(self):
         super().__init__()
-        self.sum_of_values = FusedSum() if fuses() else _SumOfValues()
+        self.sum_of_values = _SumOfValues()
+
+    @cached_property
+    def kernels(self):
+        return FusedSum()
 
     def construct(self, alpha, a, beta, b):
         # Values, read once; Parameters would be read forward and backward each, for which MindSpore copies them.
-        return self.sum_of_values(alpha.reshape(1), a, beta.reshape(1), b)
+        alpha, beta = alpha.reshape(1), beta.reshape(1)
+        return self.kernels(alpha, a, beta, b) if self.is_fused else self.sum_of_values(alpha, a, beta, b)
 
 
 class _SumOfValues(nn.Cell):

@@ -16,145 +16,141 @@ def _operator(name, outputs, shapes):
     return ops.Custom(f"{library()}:{name}", out_shape=shapes, out_dtype=out_dtype, func_type="aot")
 
 
-# Whatever type mixed precision gives on the way in, arithmetic is in float32.
-def _float32(tensor):
-    return tensor.astype(ms.float32)
+# Whatever type mixed precision gives on the way in, arithmetic is in float32. (By a primitive: of a method of a tensor
+# MindSpore makes a graph at each place, and a training has hundreds of places to compile.)
+FLOAT = ms.float32
+as_type = ops.Cast()
 
 
-def fuses(stride=1):
-    """Return whether a Cell that is built now is to call the fused kernels, which know strides up to 8."""
-    return library() is not None and stride <= 8
+# The kernels know no longer steps.
+MOST_STRIDE = 8
+
+
+class TwoForms(nn.Cell):
+    """A Cell that says the same twice: `portable` by MindSpore's own operators, and `fused` by the fused kernels.
+
+    Which form a graph has is decided here, when it is compiled: inside of `fused_form` that of the kernels. A subclass
+    makes the Cells of its fused form when they are asked for, since only then there is a library.
+
+    Attributes:
+        can_be_fused (bool): whether the kernels know its arguments.
+    """
+
+    can_be_fused = True
+
+    @property
+    def is_fused(self):
+        return self.can_be_fused and library() is not None
 
 
 class FusedAttention(nn.Cell):
     """Sliding-window attention by one kernel, its gradient by another; see `SlidingWindowAttention`.
 
     Args:
-        heads, kernel, stride, dilation (int): of the attention; strides up to 8.
+        kernel, stride, dilation (int): of the attention; strides up to 8.
 
     Inputs:
         qkv (B, 3C, H, W); position (d, 2), W_p.
 
     Outputs:
-        (B, C, H', W'), float32.
+        (B, C, H', W'), of qkv's type.
     """
 
-    def __init__(self, heads, kernel, stride, dilation):
+    def __init__(self, kernel, stride, dilation):
         super().__init__()
         self.numbers = Tensor([kernel, stride, dilation], ms.int32)
 
-        def forward(qkv, *_):
+        def attended(qkv, *_):
             return [qkv[0], qkv[1] // 3, -(-qkv[2] // stride), -(-qkv[3] // stride)]
 
-        def backward(qkv, position, *_):
-            return qkv, [qkv[0], heads, *position]
-
-        self.attend = _operator("SlidingWindowAttention", 1, forward)
-        self.gradient = _operator("SlidingWindowAttentionGradient", 2, backward)
+        self.attend = _operator("SlidingWindowAttention", 1, attended)
+        self.gradient = _operator("SlidingWindowAttentionGradient", 2, lambda *shapes: shapes[:2])
 
     def construct(self, qkv, position):
-        return self.attend(_float32(qkv), _float32(position), self.numbers)
+        return as_type(self.attend(as_type(qkv, FLOAT), as_type(position, FLOAT), self.numbers), qkv.dtype)
 
     def bprop(self, qkv, position, out, dout):
-        dqkv, dposition = self.gradient(_float32(qkv), _float32(position), self.numbers, _float32(dout))
-        return dqkv.astype(qkv.dtype), dposition.sum((0, 1)).astype(position.dtype)
+        dqkv, dposition = self.gradient(
+            as_type(qkv, FLOAT), as_type(position, FLOAT), self.numbers, as_type(dout, FLOAT)
+        )
+        return as_type(dqkv, qkv.dtype), as_type(dposition, position.dtype)
 
 
 class FusedConvolution(nn.Cell):
-    """A convolution of the pieces of each slot as they lie, by one kernel, its gradient by another.
+    """The convolution path by one kernel, its gradient by another; see `ConvolutionPath`.
+
+    Args:
+        pieces, kernel, stride, dilation (int), has_bias (bool): of the path; strides up to 8.
 
     Inputs:
-        pieces (B, P * d, H, W), piece by piece; weight (C, P, k, k), slot by slot.
+        pieces (B, P * d, H, W); layer (k*k, P, 1, 1), `fc`, and its bias (k*k,), whatever it is where it has none;
+        weight (C, k*k, k, k), the shift.
 
     Outputs:
-        (B, C, H', W'), float32, slot by slot.
+        (B, C, H', W'), of the pieces' type.
     """
 
-    def __init__(self, pieces, kernel, stride, dilation):
+    def __init__(self, pieces, kernel, stride, dilation, has_bias):
         super().__init__()
-        self.numbers = Tensor([kernel, stride, dilation, pieces], ms.int32)
+        self.numbers = Tensor([kernel, stride, dilation, pieces, has_bias], ms.int32)
 
-        def forward(pieces, weight, _):
-            return _convolved(pieces, weight, stride)
+        def convolved(pieces, layer, bias, weight, _):
+            return [pieces[0], weight[0], -(-pieces[2] // stride), -(-pieces[3] // stride)]
 
-        self.convolve = _operator("ConvolutionOfPieces", 1, forward)
-        self.gradient = _operator("ConvolutionOfPiecesGradient", 2, lambda pieces, weight, *_: (pieces, weight))
+        self.convolve = _operator("ConvolutionPath", 1, convolved)
+        self.gradient = _operator("ConvolutionPathGradient", 4, lambda *shapes: shapes[:4])
 
-    def construct(self, pieces, weight):
-        return self.convolve(_float32(pieces), _float32(weight), self.numbers)
+    def construct(self, pieces, layer, bias, weight):
+        layer, bias, weight = as_type(layer, FLOAT), as_type(bias, FLOAT), as_type(weight, FLOAT)
+        return as_type(self.convolve(as_type(pieces, FLOAT), layer, bias, weight, self.numbers), pieces.dtype)
 
-    def bprop(self, pieces, weight, out, dout):
-        dpieces, dweight = self.gradient(_float32(pieces), _float32(weight), self.numbers, _float32(dout))
-        return dpieces.astype(pieces.dtype), dweight.astype(weight.dtype)
+    def bprop(self, pieces, layer, bias, weight, out, dout):
+        dpieces, dlayer, dbias, dweight = self.gradient(
+            *(as_type(pieces, FLOAT), as_type(layer, FLOAT), as_type(bias, FLOAT), as_type(weight, FLOAT)),
+            *(self.numbers, as_type(dout, FLOAT)),
+        )
+        return (
+            as_type(dpieces, pieces.dtype),
+            as_type(dlayer, layer.dtype),
+            as_type(dbias, bias.dtype),
+            as_type(dweight, weight.dtype),
+        )
 
 
 class FusedReducedConvolution(nn.Cell):
     """The same of pieces the last of which are reduced: a pixel of theirs stands for r x r, see `GridConvolution`.
 
     Inputs:
-        whole (B, n * d, H, W); reduced (B, (P - n) * d, H // r, W // r); weight (C, P, k, k).
+        whole (B, n * d, H, W); reduced (B, (P - n) * d, H // r, W // r); layer (k*k, P, 1, 1); weight (C, k*k, k, k).
 
     Outputs:
-        (B, C, H, W), float32, slot by slot.
+        (B, C, H, W), of the pieces' type.
     """
 
     def __init__(self, pieces, kernel, reduction):
         super().__init__()
         self.numbers = Tensor([kernel, 1, 1, pieces, reduction], ms.int32)
 
-        def forward(whole, reduced, weight, _):
-            return _convolved(whole, weight, 1)
+        def convolved(whole, reduced, layer, weight, _):
+            return [whole[0], weight[0], *whole[2:]]
 
-        self.convolve = _operator("ConvolutionOfReducedPieces", 1, forward)
-        self.gradient = _operator("ConvolutionOfReducedPiecesGradient", 3, lambda *shapes: shapes[:3])
+        self.convolve = _operator("ReducedConvolutionPath", 1, convolved)
+        self.gradient = _operator("ReducedConvolutionPathGradient", 4, lambda *shapes: shapes[:4])
 
-    def construct(self, whole, reduced, weight):
-        return self.convolve(_float32(whole), _float32(reduced), _float32(weight), self.numbers)
+    def construct(self, whole, reduced, layer, weight):
+        reduced, layer, weight = as_type(reduced, FLOAT), as_type(layer, FLOAT), as_type(weight, FLOAT)
+        return as_type(self.convolve(as_type(whole, FLOAT), reduced, layer, weight, self.numbers), whole.dtype)
 
-    def bprop(self, whole, reduced, weight, out, dout):
-        dwhole, dreduced, dweight = self.gradient(
-            _float32(whole), _float32(reduced), _float32(weight), self.numbers, _float32(dout)
-        )
-        return dwhole.astype(whole.dtype), dreduced.astype(reduced.dtype), dweight.astype(weight.dtype)
-
-
-class FusedLayerConvolution(nn.Cell):
-    """The same of the maps that a linear layer makes of the pieces, which are never all in memory.
-
-    Inputs:
-        pieces (B, P * d, H, W); layer (T, P); bias (T,), zeros for none; weight (C, T, k, k).
-
-    Outputs:
-        (B, C, H', W'), float32.
-    """
-
-    def __init__(self, pieces, kernel, stride, dilation):
-        super().__init__()
-        self.numbers = Tensor([kernel, stride, dilation, pieces], ms.int32)
-
-        def forward(pieces, layer, bias, weight, _):
-            return _convolved(pieces, weight, stride)
-
-        def backward(maps, layer, bias, weight, *_):
-            slots = maps[1] // pieces
-            return maps, [slots, *layer], [slots, *bias], weight
-
-        self.convolve = _operator("LayerAndConvolution", 1, forward)
-        self.gradient = _operator("LayerAndConvolutionGradient", 4, backward)
-
-    def construct(self, pieces, layer, bias, weight):
-        layer, bias, weight = _float32(layer), _float32(bias), _float32(weight)
-        return self.convolve(_float32(pieces), layer, bias, weight, self.numbers)
-
-    def bprop(self, pieces, layer, bias, weight, out, dout):
-        dpieces, dlayer, dbias, dweight = self.gradient(
-            _float32(pieces), _float32(layer), _float32(bias), _float32(weight), self.numbers, _float32(dout)
+    def bprop(self, whole, reduced, layer, weight, out, dout):
+        dwhole, dreduced, dlayer, dweight = self.gradient(
+            *(as_type(whole, FLOAT), as_type(reduced, FLOAT), as_type(layer, FLOAT), as_type(weight, FLOAT)),
+            *(self.numbers, as_type(dout, FLOAT)),
         )
         return (
-            dpieces.astype(pieces.dtype),
-            dlayer.sum(0).astype(layer.dtype),
-            dbias.sum(0).astype(bias.dtype),
-            dweight.astype(weight.dtype),
+            as_type(dwhole, whole.dtype),
+            as_type(dreduced, reduced.dtype),
+            as_type(dlayer, layer.dtype),
+            as_type(dweight, weight.dtype),
         )
 
 
@@ -174,12 +170,11 @@ class FusedSum(nn.Cell):
         self.gradient = _operator("WeightedSumGradient", 4, lambda *shapes: shapes[:4])
 
     def construct(self, alpha, a, beta, b):
-        return self.add(_float32(alpha), _float32(a), _float32(beta), _float32(b)).astype(a.dtype)
+        alpha, beta = as_type(alpha, FLOAT), as_type(beta, FLOAT)
+        return as_type(self.add(alpha, as_type(a, FLOAT), beta, as_type(b, FLOAT)), a.dtype)
 
     def bprop(self, alpha, a, beta, b, out, dout):
-        dalpha, da, dbeta, db = self.gradient(_float32(alpha), _float32(a), _float32(beta), _float32(b), _float32(dout))
-        return dalpha.astype(alpha.dtype), da.astype(a.dtype), dbeta.astype(beta.dtype), db.astype(b.dtype)
-
-
-def _convolved(pieces, weight, stride):
-    return [pieces[0], weight[0], -(-pieces[2] // stride), -(-pieces[3] // stride)]
+        dalpha, da, dbeta, db = self.gradient(
+            *(as_type(alpha, FLOAT), as_type(a, FLOAT), as_type(beta, FLOAT), as_type(b, FLOAT), as_type(dout, FLOAT))
+        )
+        return as_type(dalpha, alpha.dtype), as_type(da, a.dtype), as_type(dbeta, beta.dtype), as_type(db, b.dtype)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fused kernels: whether Cells call them, and their library, built from `kernels/` by this machine's compiler.
 
-A Cell asks `library()` once, when it is built. Outside `fused_form` there is none, and Cells take the portable form, of
-MindSpore's own operators: the one that is exported and that runs on every device.
+A graph asks for `library()` when it is compiled. Outside of `fused_form` there is none, and Cells take the portable
+form, of MindSpore's own operators: the one that is exported and that runs on every device.
 """
 
 import ctypes
@@ -32,6 +32,7 @@ INSTRUCTIONS = {
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"],
 }
 LONGEST_BUILD = 300  # seconds
+_BUILDING = "building-"
 
 _library = None
 
@@ -42,7 +43,7 @@ class NoKernels(Exception):
 
 @contextmanager
 def fused_form():
-    """Within it Cells are built to call the fused kernels.
+    """Within it Cells are compiled to call the fused kernels.
 
     Raises:
         NoKernels: the device is no CPU, there is no compiler, it fails, or what it makes cannot be kept or loaded.
@@ -51,6 +52,7 @@ def fused_form():
     target = ms.get_context("device_target")
     if target != "CPU":
         raise NoKernels(f"they are for CPUs, and this is a {target}")
+    _check_allowed()
     path = _built()
     _load(path).acmix_set_threads(_threads())
     before, _library = _library, str(path)
@@ -61,8 +63,15 @@ def fused_form():
 
 
 def library():
-    """Return the path of the library that a Cell built now is to call; None: it takes the portable form."""
+    """Return the path of the library that a graph compiled now is to call; None: it takes the portable form."""
     return _library
+
+
+def _check_allowed():
+    """Refuse where the user lets MindSpore load operators of another folder alone."""
+    allowed = os.environ.get("MS_CUSTOM_AOT_WHITE_LIST")
+    if allowed and Path(allowed).resolve() not in CACHE.resolve().parents:
+        raise NoKernels(f"MS_CUSTOM_AOT_WHITE_LIST lets MindSpore load operators of {allowed} alone; take it away")
 
 
 def _load(path):
@@ -92,6 +101,8 @@ def _built():
             # Of several processes one builds, and the others wait for it.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.is_file():
+                for left in CACHE.glob(f"{_BUILDING}*"):  # by a build that was killed
+                    shutil.rmtree(left, ignore_errors=True)
                 _build(compiler, commands, path)
     except OSError as error:
         raise NoKernels(f"they cannot be kept in {CACHE} ({error.strerror or error})") from error
@@ -121,7 +132,7 @@ def _key(compiler, commands):
 
 
 def _build(compiler, commands, path):
-    folder = Path(tempfile.mkdtemp(prefix="building-", dir=path.parent))
+    folder = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=path.parent))
     try:
         objects = {name: f"{folder}/{name}.o" for name in commands}
         _run([[*words, "-o", objects[name]] for name, words in commands.items()])

@@ -11,13 +11,15 @@ The paper's logit is q.(k_j + p_i - p_j) with the position encoding p = W_p (x, 
 key, so softmax drops it (and the bias of p with it): what remains is a key k_j - p_j.
 """
 
+from functools import cached_property
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.ops.auto_generate import SoftmaxBackward
 
-from src.ops.fused import FusedAttention, fuses
+from src.ops.fused import MOST_STRIDE, FusedAttention, TwoForms
 from src.ops.gather_rows import GatherRows
 from src.ops.neighbourhood import window_blocks
 from src.ops.swap_axes import SwapAxes
@@ -91,7 +93,7 @@ class BlockAttention(nn.Cell):
         return weights * self.add_to_each(dweights.reshape(1, -1, dweights.shape[2]), -delta).reshape(weights.shape)
 
 
-class SlidingWindowAttention(nn.Cell):
+class SlidingWindowAttention(TwoForms):
     """Attention of each pixel over the kernel x kernel window around it, padded by reflection.
 
     Args:
@@ -123,15 +125,14 @@ class SlidingWindowAttention(nn.Cell):
         self.gather, self.gather_some = GatherRows(), GatherRows(gaps=True)
         self.bias = ops.BatchMatMul(transpose_b=True)
         self.attend = BlockAttention()
-        self.is_fused = fuses(stride)
-        if self.is_fused:
-            self.fused = FusedAttention(heads, kernel, stride, dilation)
+        self.can_be_fused = stride <= MOST_STRIDE
+
+    @cached_property
+    def kernels(self):
+        return FusedAttention(self.kernel, self.stride, self.dilation)
 
     def construct(self, qkv):
-        return self.by_kernel(qkv) if self.is_fused else self.portable(qkv)
-
-    def by_kernel(self, qkv):
-        return self.fused(qkv, self.position.weight).astype(qkv.dtype)
+        return self.kernels(qkv, self.position.weight) if self.is_fused else self.portable(qkv)
 
     def portable(self, qkv):
         batch, _, height, width = qkv.shape

@@ -12,12 +12,14 @@ Some tokens, as a class token, lie before those of the grid. They attend and are
 has no place for them; it gives them the mean over all places, so that they hear of both paths.
 """
 
+from functools import cached_property
+
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from src.ops.acmix import ConvolutionPath, Mix
-from src.ops.fused import FusedReducedConvolution, fuses
+from src.ops.fused import FusedReducedConvolution, TwoForms
 
 
 class ReducedProjection(nn.Cell):
@@ -95,10 +97,19 @@ class FoldedConvolutionPath(ConvolutionPath):
     def __init__(self, pieces, slots, channels, kernel, shift):
         super().__init__(pieces, slots, channels, kernel, shift=shift)
         self.is_folded = pieces < self.taps and shift != "slice"
-        self.counts_itself |= self.is_folded
         piece_by_piece = np.arange(pieces * slots, dtype=np.int32).reshape(pieces, slots)
         self.pieces_of_slots = Tensor(piece_by_piece.T.reshape(-1))
         self.pieces_back = Tensor(np.argsort(piece_by_piece.T.reshape(1, -1)).astype(np.int32))
+
+    @property
+    def is_whole(self):
+        return self.is_fused or self.is_folded
+
+    def product(self):
+        """(C, 3N, k, k): `fc` and the shift as the weight of one convolution of a slot's pieces."""
+        layer, weight = self.fc.weight.reshape(self.taps, self.pieces), self.shift.weight
+        product = ops.matmul(layer.T, weight.reshape(-1, self.taps, self.taps))
+        return product.reshape(-1, self.pieces, *weight.shape[2:])
 
     def portable(self, maps):
         if not self.is_folded:
@@ -110,29 +121,19 @@ class FoldedConvolutionPath(ConvolutionPath):
         return ops.conv2d(maps, weight, None, 1, "pad", weight.shape[2] // 2, 1, self.slots)
 
 
-class ReducedConvolutionPath(ConvolutionPath):
-    """The same path by a kernel that knows where reduced keys and values belong.
-
-    Inputs: query (B, C, H, W), key and value (B, 2C, H // r, W // r). Outputs: (B, C, H, W).
-    """
-
-    def __init__(self, pieces, slots, channels, kernel, shift, reduction):
-        super().__init__(pieces, slots, channels, kernel, shift=shift)
-        self.fused = FusedReducedConvolution(pieces, kernel, reduction)
-
-    def construct(self, query, key_value):
-        return self.fused(query, key_value, self.product()).astype(query.dtype)
-
-
-class GridConvolution(nn.Cell):
+class GridConvolution(TwoForms):
     """Stage II of the convolution: what `ReducedProjection` gives -> (B, t + H*W, C)."""
 
     def __init__(self, channels, heads, reduction, kernel, shift):
         super().__init__()
         self.reduction = reduction
-        self.is_by_kernel = reduction > 1 and fuses() and shift != "slice"
-        sizes = 3 * heads, channels // heads, channels, kernel, shift
-        self.path = ReducedConvolutionPath(*sizes, reduction) if self.is_by_kernel else FoldedConvolutionPath(*sizes)
+        self.path = FoldedConvolutionPath(3 * heads, channels // heads, channels, kernel, shift)
+        # Without a reduction there is one map of all pieces, and the path has a kernel for that itself.
+        self.can_be_fused = reduction > 1 and self.path.can_be_fused
+
+    @cached_property
+    def kernels(self):
+        return FusedReducedConvolution(self.path.pieces, self.path.shift.kernel, self.reduction)
 
     def construct(self, projected):
         query, key_value, (height, width) = projected
@@ -141,17 +142,21 @@ class GridConvolution(nn.Cell):
         if before > 0:
             query, key_value = query[:, before:], key_value[:, before:]
         query, key_value = self.maps(query, height, width), self.maps(key_value, height // r, width // r)
-        if self.is_by_kernel:
-            maps = self.path(query, key_value)
-        else:
-            if r > 1:
-                key_value = self.repeated(key_value, height, width)
-            maps = self.path(ops.concat((query, key_value), 1))
+        maps = self.fused(query, key_value) if self.is_fused else self.portable(query, key_value)
         tokens = maps.reshape(*maps.shape[:2], height * width).transpose(0, 2, 1)
         if before > 0:
             mean = ops.tile(tokens.mean(1, keep_dims=True), (1, before, 1))
             tokens = ops.concat((mean, tokens), 1)
         return tokens
+
+    def fused(self, query, key_value):
+        """Reduced keys and values are read where they lie."""
+        return self.kernels(query, key_value, self.path.fc.weight, self.path.shift.weight)
+
+    def portable(self, query, key_value):
+        if self.reduction > 1:
+            key_value = self.repeated(key_value, query.shape[2], query.shape[3])
+        return self.path(ops.concat((query, key_value), 1))
 
     def repeated(self, maps, height, width):
         """(B, C, H // r, W // r) -> (B, C, H, W), each value r x r times and the last once more for each pixel left.

@@ -20,7 +20,8 @@ class AdamW(Adaptive):
         super().__init__(groups, learning_rate, betas, epsilon)
         self.fused = ops.AdamWeightDecay()
 
-    def update_one(self, shares, correction1, correction2, weight, moment1, moment2, decay, rate, vector):
+    def update_one(self, shared, rate, weight, moment1, moment2, decay, vector):
+        shares, correction1, correction2 = shared
         root2 = ops.sqrt(correction2)
         ratio = root2 / correction1
         return self.fused(

@@ -34,21 +34,22 @@ class Adaptive(FlatOptimizer):
         kept1 = self.kept(Tensor(self.beta1, mstype.float32), is_taken)
         kept2 = self.kept(Tensor(self.beta2, mstype.float32), is_taken)
         shares = (kept1, taken * (1 - self.beta1), kept2, taken * (1 - self.beta2))
-        return self.map(
-            ops.partial(self.update_one, shares, correction1, correction2),
-            *(self._parameters, self.moment1, self.moment2, self.decays),
-            *(self.rates(lr, taken), self.flattening.vectors(gradients)),
+        return self.for_each(
+            self.update_one,
+            (shares, correction1, correction2),
+            *(lr, taken, self._parameters, self.moment1, self.moment2, self.decays),
+            self.flattening.vectors(gradients),
         )
 
-    def update_one(self, shares, correction1, correction2, weight, moment1, moment2, decay, rate, vector):
+    def update_one(self, shared, rate, weight, moment1, moment2, decay, vector):
         """Move one parameter.
 
         Args:
-            shares (tuple[Tensor]): what is kept of the first moment and what comes in, and of the second.
-            correction1, correction2 (Tensor): of the bias of the moments.
+            shared (tuple): of all parameters, the shares (tuple[Tensor]): what is kept of the first moment and what
+                comes in, and of the second; and the corrections (Tensor) of the bias of the two moments.
+            rate (Tensor): its learning rate.
             weight, moment1, moment2 (Parameter): to change.
             decay (float): the parameter's weight decay.
-            rate (Tensor): its learning rate.
             vector (Tensor): its gradient, flat.
         """
         raise NotImplementedError

@@ -98,15 +98,17 @@ def evaluate_checkpoint(config, checkpoint, world, per_class=None):
     Raises:
         UserError: the data, the model or the checkpoint cannot be used, or it was trained on other classes.
     """
-    model = config.model
     with kernels_of(config.device):
+        model = config.model
         network = build_network(model)
-    classes = Classes.recorded(load_weights(network, checkpoint), model.num_classes)
-    numbers = numbers_to_judge(classes, config.data, f"checkpoint {checkpoint}", world)
-    images = create_dataset(config.data, model.size, model.in_channels, "val", world.rank, world.size, numbers=numbers)
-    step = EvaluationStep(mixed_precision(network, config.device.amp_level, config.device.amp_dtype))
-    batch = (config.data.batch_size, model.in_channels, *model.size)
-    return evaluate_timed(step, images, np.zeros(batch, np.float32), world, classes, per_class)
+        classes = Classes.recorded(load_weights(network, checkpoint), model.num_classes)
+        numbers = numbers_to_judge(classes, config.data, f"checkpoint {checkpoint}", world)
+        images = create_dataset(
+            config.data, model.size, model.in_channels, "val", world.rank, world.size, numbers=numbers
+        )
+        step = EvaluationStep(mixed_precision(network, config.device.amp_level, config.device.amp_dtype))
+        batch = (config.data.batch_size, model.in_channels, *model.size)
+        return evaluate_timed(step, images, np.zeros(batch, np.float32), world, classes, per_class)
 
 
 def numbers_to_judge(classes, data, whose, world):

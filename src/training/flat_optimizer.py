@@ -8,13 +8,6 @@ from src.training.flattening import Flattening
 
 TAKEN = Tensor(True)
 
-_same = ops.MultitypeFuncGraph("same")
-
-
-@_same.register("Tensor", "Number")
-def _(value, number):
-    return value
-
 
 class FlatOptimizer(nn.Optimizer):
     """Takes the gradients of each group of parameters as one matrix; a subclass has the rule of the `update`.
@@ -37,7 +30,7 @@ class FlatOptimizer(nn.Optimizer):
     def __init__(self, groups, learning_rate):
         super().__init__(learning_rate, groups)
         self.flattening = Flattening([group["params"] for group in groups])
-        self.numbers, self.map = tuple(range(len(self._parameters))), ops.HyperMap()
+        self.map = ops.HyperMap()
         self.group_decays = tuple(float(group["weight_decay"]) for group in groups)
 
     def begin(self):
@@ -48,11 +41,17 @@ class FlatOptimizer(nn.Optimizer):
         done = self.update(gradients, self.get_lr(), is_taken, taken)
         return ops.depend(done, self.assignadd(self.global_step, is_taken.astype(mstype.int32).reshape(1)))
 
-    def rates(self, lr, taken):
-        """The learning rate of each parameter, 0 where the step is not taken: a tuple of float32 ()."""
+    def for_each(self, move, shared, lr, taken, *tensors):
+        """Return what `move(shared, rate, ...)` gives for each parameter; a rate is 0 where the step is not taken.
+
+        Args:
+            move: takes what is `shared` by all, its rate, float32 (), and its place in each of `tensors`.
+            lr, taken: of `update`.
+            tensors (tuples): with a place for each parameter.
+        """
         if self.is_group_lr:
-            return self.map(ops.partial(ops.mul, taken), lr)
-        return self.map(ops.partial(_same, taken * lr), self.numbers)
+            return self.map(ops.partial(move, shared), self.map(ops.partial(ops.mul, taken), lr), *tensors)
+        return self.map(ops.partial(move, shared, taken * lr), *tensors)
 
     def kept(self, share, is_taken):
         """Of an average, the share (float32 ()) that a step keeps: all of it where the step is not taken."""
@@ -63,7 +62,7 @@ class FlatOptimizer(nn.Optimizer):
 
         Args:
             gradients (tuple[Tensor]), is_taken (Tensor): the inputs.
-            lr (Tensor, tuple[Tensor]): for `rates`.
+            lr (Tensor, tuple[Tensor]): the learning rate, of all or of each.
             taken (Tensor): `is_taken` as float32.
         """
         raise NotImplementedError

@@ -46,21 +46,23 @@ class Flattening(nn.Cell):
 
     def flatten(self, tensors):
         """Return a matrix (rows, 1024) for each group, of all tensors group by group."""
+        return self.matrices(self.map(_vector, tensors))
+
+    def matrices(self, vectors):
+        """Return what `flatten` does of tensors that are vectors (n,) already."""
         matrices, first = (), 0
         for i, end in enumerate(self.ends):
-            matrices += (self.flatten_group(tensors[first:end], i),)
+            matrices += (self.matrix(vectors[first:end], self.filling[i]),)
             first = end
         return matrices
 
-    def flatten_group(self, tensors, i):
-        """Return the matrix (rows, 1024) of the tensors of the group of number i."""
-        vectors, filling = self.map(_vector, tensors), self.filling[i]
+    def matrix(self, vectors, filling):
         if filling > 0:
-            vectors += (ops.zeros(filling, tensors[0].dtype),)
+            vectors += (ops.zeros(filling, vectors[0].dtype),)
         return ops.concat(vectors).reshape(-1, ROW)
 
     def vectors(self, matrices):
-        """Return the tuple of tensors whose `flatten` is `matrices`, each as a vector (n,)."""
+        """Return the vectors (n,) of which `matrices` are made."""
         vectors = ()
         for i, matrix in enumerate(matrices):
             vector, pieces = matrix.reshape(-1), ()

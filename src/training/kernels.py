@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which form of stage II a network that is trained or evaluated is built in: by fused kernels, or portable."""
+"""Which form of stage II a network has that is trained or evaluated: by fused kernels, or portable."""
 
 import sys
 from contextlib import ExitStack, contextmanager
@@ -10,7 +10,7 @@ from src.ops.kernels import NoKernels, fused_form
 
 @contextmanager
 def kernels_of(device):
-    """Within it, networks are built as `device.kernels` of a `DeviceConfig` says; a line tells why "auto" is portable.
+    """Within it, graphs are compiled as `device.kernels` of a `DeviceConfig` says; a line tells why "auto" is portable.
 
     Raises:
         UserError: "fused", and that cannot be had here.

@@ -18,7 +18,8 @@ class Lamb(Adaptive):
     too, and is deprecated.
     """
 
-    def update_one(self, shares, correction1, correction2, weight, moment1, moment2, decay, rate, vector):
+    def update_one(self, shared, rate, weight, moment1, moment2, decay, vector):
+        shares, correction1, correction2 = shared
         gradient = vector.reshape(weight.shape)
         new1 = shares[0] * moment1 + shares[1] * gradient
         new2 = shares[2] * moment2 + shares[3] * ops.square(gradient)

@@ -36,13 +36,12 @@ class Momentum(FlatOptimizer):
         for i, weights in zip(self.decayed, self.last_weights.matrices):
             decayed = weights * (taken * self.group_decays[i]) + gradients[i]
             gradients = (*gradients[:i], decayed, *gradients[i + 1 :])
-        move = ops.partial(self.move, self.kept(self.momentum, is_taken))
-        vectors, rates = self.flattening.vectors(gradients), self.rates(lr, taken)
-        done = self.map(move, self._parameters, self.moments, rates, vectors)
-        matrices, moved = self.flattening.flatten(done), ()
+        momentum, vectors = self.kept(self.momentum, is_taken), self.flattening.vectors(gradients)
+        done = self.for_each(self.move, momentum, lr, taken, self._parameters, self.moments, vectors)
+        matrices, moved = self.flattening.matrices(done), ()
         for i in self.decayed:
             moved += (matrices[i],)
         return ops.depend(done, self.last_weights.keep(moved))
 
-    def move(self, momentum, weight, moment, rate, vector):
-        return self.opt(weight, moment, rate, vector.reshape(weight.shape), momentum)
+    def move(self, momentum, rate, weight, moment, vector):
+        return self.opt(weight, moment, rate, vector.reshape(weight.shape), momentum).reshape(-1)

@@ -58,7 +58,8 @@ def train(config, world, resume=None, allow_changes=False, build=build_network):
     if config.train.data_sink and config.device.target == "CPU":
         raise UserError("train.data_sink takes an Ascend or GPU but device.target is CPU; leave train.data_sink out")
     folder = RunFolder(config.output_dir, config.train.keep_checkpoints)
-    with folder.taken() if world.rank == 0 else nullcontext(), StopRequest().listen() as stop:
+    lock = folder.taken() if world.rank == 0 else nullcontext()
+    with lock, StopRequest().listen() as stop, kernels_of(config.device):
         result = Trainer(config, world, folder, stop, folder.checkpoints_to_resume(resume), build).run(allow_changes)
         if result["is_stopped"] and stop.signal == signal.SIGINT:
             raise KeyboardInterrupt(f"stopped at step {result['step']}, and saved; --resume auto goes on from there")
@@ -86,8 +87,7 @@ class Trainer:
         self.splits = {split: list_split(config.data, split) for split in ("train", "val")}
         classes = classes_to_train(config.data, *self.splits.values(), config.model.num_classes)
         ms.set_seed(config.train.seed)
-        with kernels_of(config.device):
-            self.network = build(config.model)
+        self.network = build(config.model)
         self.began, classes = prepare_fine_tuning(self.network, config.finetune, classes, bool(checkpoints))
         self.take_classes(classes, f"the run in {folder.path}")
         self.plan = self.make_plan()
