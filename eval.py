@@ -57,8 +57,8 @@ def main():
     if config.data.damaged_list and world.rank == 0:
         print(count_left_out(config.data, ("val",)), file=sys.stderr)
     if arguments.model:
-        from src.deploy.evaluate import evaluate_exported
-        from src.deploy.key import read_key
+        from src.deploy.running.evaluate import evaluate_exported
+        from src.deploy.running.key import read_key
 
         result, images_per_s = evaluate_exported(
             config, arguments.model, world, read_key(arguments.key), arguments.per_class

@@ -23,8 +23,8 @@ def main():
 
     # MindSpore takes seconds to load.
     from src.deploy.export import export_checkpoint
-    from src.deploy.key import read_key
     from src.deploy.proof import WrongExport
+    from src.deploy.running.key import read_key
     from src.device import setup_device
 
     setup_device(config.device)

@@ -51,10 +51,10 @@ def main():
     # MindSpore takes seconds to load.
     from src.config import DeviceConfig
     from src.data.dataset import describe_turned
-    from src.deploy.classify import open_classifier
-    from src.deploy.images import find_images, others_below
-    from src.deploy.key import read_key
-    from src.deploy.results import open_results
+    from src.deploy.running.classify import open_classifier
+    from src.deploy.running.images import find_images, others_below
+    from src.deploy.running.key import read_key
+    from src.deploy.running.results import open_results
     from src.device import setup_device
 
     images = find_images(arguments.image)

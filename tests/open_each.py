@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from src.deploy.exported import ExportedModel
+from src.deploy.running.exported import ExportedModel
 from src.errors import UserError
 
 

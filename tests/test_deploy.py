@@ -21,7 +21,7 @@ from src.deploy.card import card_path, class_labels, read_card
 from src.deploy.export import export_checkpoint
 from src.deploy.options import Options
 from src.deploy.proof import WrongExport, difference
-from src.deploy.runtime import CheckpointModel, MindirModel, OnnxModel
+from src.deploy.running.runtime import CheckpointModel, MindirModel, OnnxModel
 from src.errors import UserError
 from src.training.checkpoint import save_weights
 from src.training.network import build_network

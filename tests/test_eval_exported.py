@@ -12,8 +12,8 @@ from tiny_training import changed, tiny_config
 
 import eval as eval_script
 from src.data.dataset import create_dataset
-from src.deploy.evaluate import evaluate_exported
 from src.deploy.export import export_checkpoint
+from src.deploy.running.evaluate import evaluate_exported
 from src.device import World
 from src.errors import UserError
 from src.training.checkpoint import save_weights

@@ -6,8 +6,8 @@ import pytest
 from onnx import checker, shape_inference
 from onnx_graphs import float32, graph, operators, run
 
-from src.deploy.onnx_batch import open_batch
-from src.deploy.onnx_graph import tidy
+from src.deploy.onnx.batch import open_batch
+from src.deploy.onnx.graph import tidy
 
 CLASS_TOKEN = float32(1, 1, 4)
 

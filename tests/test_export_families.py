@@ -11,9 +11,9 @@ import pytest
 from exported_run import opencv_logits, write_images, write_run
 
 from src.deploy.card import read_card
-from src.deploy.classify import softmax
 from src.deploy.export import export_checkpoint
-from src.deploy.runtime import CheckpointModel, MindirModel, OnnxModel
+from src.deploy.running.classify import softmax
+from src.deploy.running.runtime import CheckpointModel, MindirModel, OnnxModel
 
 FAMILIES = {
     "acmix_swin_tiny": ([27, 33], "{patch: 2, width: 16, heads: 2, depths: [2, 1, 1, 1], window: 4}"),

@@ -5,8 +5,8 @@ import numpy as np
 from onnx import TensorProto, checker, helper
 from onnx_graphs import float32, graph, run
 
-from src.deploy.onnx_float16 import to_float16
-from src.deploy.onnx_graph import tidy
+from src.deploy.onnx.float16 import to_float16
+from src.deploy.onnx.graph import tidy
 
 
 def test_everything_becomes_float16():

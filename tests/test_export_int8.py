@@ -9,7 +9,7 @@ from onnx_graphs import float32, graph
 from src.config import load_config
 from src.data import Classes, preprocessing
 from src.deploy import quantize
-from src.deploy.onnx_graph import tidy
+from src.deploy.onnx.graph import tidy
 from src.deploy.options import Options
 from src.deploy.proof import WrongExport
 from src.errors import UserError

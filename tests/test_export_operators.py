@@ -8,8 +8,8 @@ import pytest
 from onnx import checker
 from onnx_graphs import float32, graph, operators, run
 
-from src.deploy.onnx_graph import tidy
-from src.deploy.onnx_operators import name_operators
+from src.deploy.onnx.graph import tidy
+from src.deploy.onnx.operators import name_operators
 from src.ops.gelu import _COEFFICIENTS
 
 ENDS = "float[2,5,8] image) => (float[2,5,8] logits"

@@ -9,12 +9,12 @@ import onnxruntime
 import pytest
 from mindspore import Tensor, nn
 
-from src.deploy import fold_attention
-from src.deploy.fold import fold
-from src.deploy.fold_mix import joined
-from src.deploy.fold_norms import Affine, folded
-from src.deploy.onnx_export import onnx_model
-from src.deploy.onnx_graph import attributes_of
+from src.deploy.folding import attention
+from src.deploy.folding.fold import fold
+from src.deploy.folding.mix import joined
+from src.deploy.folding.norms import Affine, folded
+from src.deploy.onnx.export import onnx_model
+from src.deploy.onnx.graph import attributes_of
 from src.deploy.options import Options
 from src.deploy.serving import Serving
 from src.models import create_model, list_models
@@ -99,7 +99,7 @@ def test_folded_network(name, monkeypatch):
 
     Of the sliding windows the first are cut into portions, as those of large maps are, the last are not.
     """
-    monkeypatch.setattr(fold_attention, "LOGITS", 100_000)
+    monkeypatch.setattr(attention, "LOGITS", 100_000)
     network = build(name)
     logits = network(Tensor(images(name))).asnumpy()
     model = exported(fold(network), name)
@@ -123,7 +123,7 @@ def test_variants(name, paths, shift, monkeypatch):
 
     Each block of a sliding window is a portion of its own.
     """
-    monkeypatch.setattr(fold_attention, "LOGITS", 1)
+    monkeypatch.setattr(attention, "LOGITS", 1)
     network = build(name, paths=paths, shift=shift)
     logits = network(Tensor(images(name))).asnumpy()
     assert_equal(fold(network)(Tensor(images(name))).asnumpy(), logits)

@@ -17,7 +17,7 @@ from PIL import Image
 from tiny_exported import SIZE, SPEC, write_onnx
 
 from src.data.image_files import MOST_PIXELS
-from src.deploy.images import ImageBatches
+from src.deploy.running.images import ImageBatches
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from PIL import Image
 from tiny_exported import SIZE, describe, write_onnx
 
 from src.deploy.card import card_path
-from src.deploy.classify import open_classifier
-from src.deploy.exported import ExportedModel
+from src.deploy.running.classify import open_classifier
+from src.deploy.running.exported import ExportedModel
 from src.errors import UserError
 from src.training.checkpoint import read_checkpoint, save_weights
 

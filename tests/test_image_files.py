@@ -23,7 +23,7 @@ from src.data.crops import CentreCrop, RandomCrop
 from src.data.image_files import decode
 from src.data.image_folder import list_images
 from src.data.packing import Packing
-from src.deploy.images import find_images, others_below
+from src.deploy.running.images import find_images, others_below
 from src.device import World
 from src.errors import UserError
 

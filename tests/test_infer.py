@@ -14,10 +14,10 @@ from exported_run import CLASSES, write_images, write_run
 
 from src.data.transforms import load_image
 from src.deploy.card import card_path, read_card
-from src.deploy.classify import open_classifier
 from src.deploy.export import export_checkpoint
-from src.deploy.images import find_images
-from src.deploy.runtime import CheckpointModel
+from src.deploy.running.classify import open_classifier
+from src.deploy.running.images import find_images
+from src.deploy.running.runtime import CheckpointModel
 from src.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent

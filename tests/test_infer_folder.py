@@ -12,9 +12,9 @@ from tiny_exported import CLASSES, linear_weights, write_onnx
 
 from src.config import DataConfig
 from src.data.transforms import load_image, preprocessing
-from src.deploy.classify import open_classifier
-from src.deploy.images import find_images
-from src.deploy.results import open_results
+from src.deploy.running.classify import open_classifier
+from src.deploy.running.images import find_images
+from src.deploy.running.results import open_results
 from src.errors import UserError
 
 

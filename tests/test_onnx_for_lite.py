@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from src.deploy.onnx_for_lite import suit_lite
-from src.deploy.onnx_graph import tidy
+from src.deploy.onnx.for_lite import suit_lite
+from src.deploy.onnx.graph import tidy
 
 
 def transposed(shape, order):

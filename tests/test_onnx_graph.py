@@ -8,7 +8,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx_graphs import graph, operators, run
 
-from src.deploy.onnx_graph import tidy
+from src.deploy.onnx.graph import tidy
 
 STEPS = st.lists(
     st.tuples(

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from onnx import checker
 from onnx_graphs import float32, graph
 
-from src.deploy.onnx_graph import attributes_of
-from src.deploy.onnx_pads import write_pads
+from src.deploy.onnx.graph import attributes_of
+from src.deploy.onnx.pads import write_pads
 
 
 def run(model, image):

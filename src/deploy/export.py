@@ -14,14 +14,14 @@ import onnx
 from src.data.transforms import preprocessing
 from src.deploy.atc import atc_refusals
 from src.deploy.card import BATCH, INPUT, LOGITS, PROBABILITIES, card_classes, class_labels, sha256, write_card
-from src.deploy.classify import softmax
-from src.deploy.fold import fold
+from src.deploy.folding.fold import fold
 from src.deploy.mindir import write_mindspore
-from src.deploy.onnx_export import onnx_model, with_metadata
+from src.deploy.onnx.export import onnx_model, with_metadata
 from src.deploy.options import Options, check_options
 from src.deploy.proof import difference, example_images
 from src.deploy.quantize import quantize_and_judge
-from src.deploy.runtime import CheckpointModel, MindirModel, OnnxModel
+from src.deploy.running.classify import softmax
+from src.deploy.running.runtime import CheckpointModel, MindirModel, OnnxModel
 from src.deploy.serving import Serving
 from src.errors import UserError
 from src.training.atomic import replacing

@@ -33,7 +33,7 @@ def difference(name, runtime, images, expected, options):
 
     Args:
         name (str): of the file.
-        runtime: the file, see `src.deploy.runtime`.
+        runtime: the file, see `src.deploy.running.runtime`.
         images, expected (numpy arrays): as many as the file takes; those of `example_images` where it takes any number.
         options (Options): of the file.
 

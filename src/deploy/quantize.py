@@ -16,9 +16,9 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quant_pre
 
 from src.data.dataset import create_dataset, iterate
 from src.data.image_folder import list_split
-from src.deploy.images import ImageBatches, find_images
 from src.deploy.proof import WrongExport
-from src.deploy.runtime import OnnxModel
+from src.deploy.running.images import ImageBatches, find_images
+from src.deploy.running.runtime import OnnxModel
 from src.device import World
 from src.errors import UserError
 from src.training.evaluate import numbers_to_judge

@@ -12,8 +12,8 @@ import onnxruntime
 
 from src.config import LossConfig, ModelConfig, OptimizerConfig
 from src.deploy.card import LOGITS
-from src.deploy.fold import fold
-from src.deploy.onnx_export import onnx_model
+from src.deploy.folding.fold import fold
+from src.deploy.onnx.export import onnx_model
 from src.deploy.options import Options
 from src.deploy.serving import Serving
 from src.device import World

@@ -3,8 +3,8 @@
 
 import copy
 
-import src.deploy.fold_mix  # noqa: F401  its rules
-from src.deploy.fold_norms import folded
+import src.deploy.folding.mix  # noqa: F401  its rules
+from src.deploy.folding.norms import folded
 
 
 def fold(network):

@@ -10,7 +10,7 @@ from mindspore import nn
 from src.data.dataset import create_dataset
 from src.data.transforms import preprocessing
 from src.deploy.card import card_classes
-from src.deploy.exported import ExportedModel
+from src.deploy.running.exported import ExportedModel
 from src.errors import UserError
 from src.training.evaluate import EvaluationStep, evaluate_timed, numbers_to_judge
 

@@ -3,7 +3,7 @@
 
 from onnx import helper
 
-from src.deploy.onnx_graph import attributes_of, shapes_of
+from src.deploy.onnx.graph import attributes_of, shapes_of
 
 
 def write_pads(model):

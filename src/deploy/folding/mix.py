@@ -14,14 +14,14 @@ convolution pads it with zeros.
 import numpy as np
 from mindspore import nn
 
-from src.deploy.fold_attention import (
+from src.deploy.folding.attention import (
     FoldedGlobalAttention,
     FoldedSlidingWindow,
     FoldedWindowAttention,
     PieceByPiece,
     SlotBySlot,
 )
-from src.deploy.fold_norms import NOTHING, Affine, array, convolution, folded, of_norm
+from src.deploy.folding.norms import NOTHING, Affine, array, convolution, folded, of_norm
 from src.ops.acmix import Mix
 from src.ops.patchwise_attention import PatchwiseAttention
 from src.ops.shift import one_hot_shifts

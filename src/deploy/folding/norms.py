@@ -2,8 +2,8 @@
 """Batch norms go into the convolutions before them: what follows a Cell, scale and shift, becomes part of its weights.
 
 `folded` is told what follows a Cell and returns a Cell that computes both. It has a rule for each kind of Cell, here
-those of every network, in `src.deploy.fold_mix` those of ACmix. A norm that no convolution comes before, as the first
-of a pre-activation block, stays: it is one operator already.
+those of every network, in `mix.py` those of ACmix. A norm that no convolution comes before, as the first of a
+pre-activation block, stays: it is one operator already.
 """
 
 from functools import singledispatch

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from onnx import helper, numpy_helper, shape_inference
 
-from src.deploy.onnx_graph import attributes_of, constants_of, set_nodes
+from src.deploy.onnx.graph import attributes_of, constants_of, set_nodes
 
 LAYER_NORM_OPSET, GELU_OPSET = 17, 20
 # Where a function is compared with GELU, and by how much it may differ.

@@ -9,9 +9,9 @@ import numpy as np
 from src.config import load_config
 from src.data.transforms import preprocessing
 from src.deploy.card import class_labels
-from src.deploy.exported import ExportedModel
-from src.deploy.images import ImageBatches
-from src.deploy.runtime import CheckpointModel
+from src.deploy.running.exported import ExportedModel
+from src.deploy.running.images import ImageBatches
+from src.deploy.running.runtime import CheckpointModel
 from src.errors import UserError
 
 # Where neither the file nor the caller says.
@@ -22,7 +22,7 @@ class Classifier:
     """A network with what stands before and after it.
 
     Args:
-        model: has `logits(images)`, see `src.deploy.exported` and `src.deploy.runtime`.
+        model: has `logits(images)`, see `src.deploy.running.exported` and `src.deploy.running.runtime`.
         batch_size (int): images that the model takes at once.
         spec (dict): how an image is prepared, see `src.data.preprocessing`.
         labels (list): the name of each class.

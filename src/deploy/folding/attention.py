@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 
-from src.deploy.fold_norms import array, tensor
+from src.deploy.folding.norms import array, tensor
 from src.ops.neighbourhood import OUTSIDE, window_blocks
 from src.ops.spatial_reduction_attention import HeadAttention
 from src.ops.window_attention import roll_mask

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from src.deploy.card import card_path, read_card
-from src.deploy.runtime import MindirModel, OnnxModel
+from src.deploy.running.runtime import MindirModel, OnnxModel
 from src.errors import UserError
 
 # How loading fails, and the mend; a damaged file was refused before, so that the key is to blame.

@@ -11,12 +11,12 @@ from mindspore.onnx import export
 from onnx import checker, helper, shape_inference, version_converter
 
 from src.deploy.card import BATCH, INPUT
-from src.deploy.onnx_batch import open_batch
-from src.deploy.onnx_float16 import to_float16
-from src.deploy.onnx_for_lite import suit_lite
-from src.deploy.onnx_graph import tidy
-from src.deploy.onnx_operators import name_operators
-from src.deploy.onnx_pads import write_pads
+from src.deploy.onnx.batch import open_batch
+from src.deploy.onnx.float16 import to_float16
+from src.deploy.onnx.for_lite import suit_lite
+from src.deploy.onnx.graph import tidy
+from src.deploy.onnx.operators import name_operators
+from src.deploy.onnx.pads import write_pads
 from src.errors import UserError
 
 # Numbers of images of the two exports that make a model for any number. One image would allow simplifications.

@@ -9,7 +9,7 @@ through its two values, and is computed from the shape of the input instead.
 import numpy as np
 from onnx import helper, numpy_helper
 
-from src.deploy.onnx_graph import constants_of, set_constants, set_nodes, shapes_of
+from src.deploy.onnx.graph import constants_of, set_constants, set_nodes, shapes_of
 
 
 def open_batch(model, other, name):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from onnx import helper
 
-from src.deploy.onnx_graph import attributes_of, constants_of, set_constants, set_nodes, shapes_of
+from src.deploy.onnx.graph import attributes_of, constants_of, set_constants, set_nodes, shapes_of
 
 # Beyond them Lite 2.0 transposes right only where the first axis has one element.
 MOST_AXES = 6

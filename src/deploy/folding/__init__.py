@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folding: a trained network by fewer operators."""
