@@ -47,6 +47,7 @@ def main():
     # MindSpore takes seconds to load.
     from src.data.check_data import check_data, count_left_out
     from src.device import setup_device
+    from src.tasks import create_task
     from src.training.parallel import sum_over_workers
 
     # onnxruntime has devices of its own; MindSpore need not have them.
@@ -56,6 +57,7 @@ def main():
         check_data(config.data, ("val",), world, sum_over_workers)
     if config.data.damaged_list and world.rank == 0:
         print(count_left_out(config.data, ("val",)), file=sys.stderr)
+    task = create_task(config)
     if arguments.model:
         from src.deploy.running.evaluate import evaluate_exported
         from src.deploy.running.key import read_key
@@ -66,10 +68,10 @@ def main():
     else:
         from src.training.evaluate import evaluate_checkpoint
 
-        result, images_per_s = evaluate_checkpoint(config, arguments.checkpoint, world, arguments.per_class)
+        result, images_per_s = evaluate_checkpoint(task, arguments.checkpoint, world, arguments.per_class)
     if world.rank == 0:
         print(f"{config.model.name} from {arguments.model or arguments.checkpoint}")
-        print(f"top-1 {result['top1']:.2f} %   top-5 {result['top5']:.2f} %   loss {result['loss']:.4f}")
+        print(task.told(result))
         print(f"{result['samples']} images, {images_per_s:.1f} images/s")
         print(json.dumps(result))
 

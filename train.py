@@ -32,6 +32,7 @@ def main():
     # MindSpore takes seconds to load.
     from src.data.check_data import check_data, count_left_out
     from src.device import setup_device
+    from src.tasks import create_task
     from src.training.parallel import sum_over_workers
     from src.training.trainer import train
 
@@ -40,13 +41,14 @@ def main():
         check_data(config.data, ("train", "val"), world, sum_over_workers)
     if config.data.damaged_list and world.rank == 0:
         print(count_left_out(config.data, ("train", "val")), file=sys.stderr)
-    result = train(config, world, arguments.resume, arguments.allow_changes)
+    task = create_task(config)
+    result = train(task, world, arguments.resume, arguments.allow_changes)
     if world.rank == 0 and result["is_stopped"]:
         print(f"stopped at step {result['step']} as asked, and saved; --resume auto goes on from there")
     elif world.rank == 0:
         print(
-            f"trained {config.model.name} for {result['epoch']} epochs: top-1 {result['top1']:.2f} %, "
-            f"best {result['best_top1']:.2f} %; checkpoints, metrics and curves are in {config.output_dir}"
+            f"trained {config.model.name} for {result['epoch']} epochs: {task.best_name} {result[task.best]:.2f} %, "
+            f"best {result['best']:.2f} %; checkpoints, metrics and curves are in {config.output_dir}"
         )
 
 

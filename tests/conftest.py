@@ -118,12 +118,13 @@ def whole(image_folder, tmp_path_factory):
     from tiny_training import tiny_config
 
     from src.device import World
+    from src.tasks import create_task
     from src.training import trainer
 
     ms.set_context(mode=ms.GRAPH_MODE)
     config = with_all(tiny_config(image_folder, tmp_path_factory.mktemp("whole")))
     with tiny_registered():
-        trainer.train(config, World())
+        trainer.train(create_task(config), World())
     return config
 
 

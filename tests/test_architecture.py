@@ -9,10 +9,14 @@ import mindspore as ms
 import numpy as np
 import pytest
 from shell import ROOT
+from tiny_training import changed
 
 from src.config import DataConfig
 from src.data import dataset
+from src.device import World
 from src.models import registry
+from src.training import trainer
+from src.training.metrics import read_metrics
 
 TEXT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
@@ -76,3 +80,15 @@ def test_the_table_of_folders_is_whole():
     """Protects the table: every folder of src is in it."""
     folders = {path.name for path in (ROOT / "src").iterdir() if path.is_dir() and not path.name.startswith("_")}
     assert folders <= set(re.findall(r"`src/(\w+)`", TEXT))
+
+
+def test_a_task_of_thirty_lines_is_trained(examples, config):
+    """Protects the trainer from knowing classification: it trains, resumes and reports what it has never heard of."""
+    config = changed(config, train={"epochs": 3}, data={"batch_size": 8})
+    first = trainer.train(examples.Halves(config), World())
+    longer = changed(config, train={"epochs": 20})
+    result = trainer.train(examples.Halves(longer), World(), resume="auto")
+    assert (first["epoch"], result["epoch"], result["step"]) == (3, 20, 160)
+    assert result["best"] >= result["right"] > 90 and result["samples"] == 64
+    lines = [line for line in read_metrics(f"{config.output_dir}/metrics.jsonl") if line["kind"] == "eval"]
+    assert [line["epoch"] for line in lines] == [*range(1, 21)] and lines[-1]["right"] == result["right"]

@@ -19,8 +19,8 @@ from src.config import DeviceConfig, LossConfig, OptimizerConfig
 from src.device import World
 from src.models import create_model
 from src.models.drop_path import DropPath
+from src.tasks.class_judge import EvaluationStep
 from src.training.ema import Ema
-from src.training.evaluate import EvaluationStep
 from src.training.losses import create_loss
 from src.training.optimizer import create_optimizer
 from src.training.precision import create_scaler, mixed_precision

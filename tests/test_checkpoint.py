@@ -21,7 +21,7 @@ from src.training.checkpoint import (
 from src.training.optimizer import create_optimizer
 from src.training.precision import mixed_precision
 
-META = {"epoch": 3, "best_top1": 97.25, "model": {"name": "tiny", "num_classes": 5, "options": {"stem": "small"}}}
+META = {"epoch": 3, "best": 97.25, "model": {"name": "tiny", "num_classes": 5, "options": {"stem": "small"}}}
 
 
 class Tiny(nn.Cell):

@@ -12,10 +12,11 @@ from tiny_training import changed
 from src.config import LossConfig, load_config
 from src.device import World
 from src.errors import UserError
+from src.tasks import create_task
+from src.tasks.per_class import write_per_class
 from src.training import trainer
 from src.training.evaluate import evaluate_checkpoint
 from src.training.losses import class_weights, create_loss
-from src.training.per_class import write_per_class
 
 LOGITS = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
 LABELS, WEIGHTS = np.array([0, 2, 1, 2, 2]), np.array([0.5, 2, 4], np.float32)
@@ -59,7 +60,7 @@ def test_which_weights():
 def test_training_with_weights(config, weights, monkeypatch):
     """The key reaches the loss: with weight on one class alone, that is all a network learns to say."""
     config = changed(config, loss={"class_weights": weights}, train={"epochs": 2})
-    result = trainer.train(config, World())
+    result = trainer.train(create_task(config), World())
     rows = results_by_class(config, f"{config.output_dir}/last.ckpt")
     if weights == "balanced":
         assert result["top1"] > 40
@@ -69,7 +70,7 @@ def test_training_with_weights(config, weights, monkeypatch):
 
 def results_by_class(config, checkpoint):
     path = f"{config.output_dir}/classes.csv"
-    evaluate_checkpoint(config, checkpoint, World(), path)
+    evaluate_checkpoint(create_task(config), checkpoint, World(), path)
     with open(path, encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -105,8 +106,8 @@ def test_results_by_class(tmp_path):
 
 def test_results_by_class_add_up(config):
     """The lines of an evaluation count every image once, and their accuracies make its top-1."""
-    trainer.train(changed(config, train={"epochs": 1}), World())
+    trainer.train(create_task(changed(config, train={"epochs": 1})), World())
     rows = results_by_class(config, f"{config.output_dir}/last.ckpt")
     assert [(row["name"], row["images"]) for row in rows] == [("class0", "5"), ("class1", "5"), ("class2", "5")]
-    result, _ = evaluate_checkpoint(config, f"{config.output_dir}/last.ckpt", World())
+    result, _ = evaluate_checkpoint(create_task(config), f"{config.output_dir}/last.ckpt", World())
     assert np.mean([float(row["top1"]) for row in rows]) == pytest.approx(result["top1"], abs=0.01)

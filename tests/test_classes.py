@@ -16,6 +16,7 @@ from src.data.classes import Classes, numbers_of_split
 from src.data.image_folder import list_split
 from src.device import World
 from src.errors import UserError
+from src.tasks import create_task
 from src.training import trainer
 from src.training.checkpoint import read_checkpoint, save_weights
 from src.training.evaluate import evaluate_checkpoint
@@ -97,7 +98,7 @@ def judged(config, tmp_path):
         weight.set_data(Tensor(rng.standard_normal(weight.shape).astype("f")))
     names = ["class0", "class1", "class2"]
     save_weights(tmp_path / "x.ckpt", network, Classes(names, names).to_record())
-    result, _ = evaluate_checkpoint(config, tmp_path / "x.ckpt", World())
+    result, _ = evaluate_checkpoint(create_task(config), tmp_path / "x.ckpt", World())
     assert result["top1"] not in (0, 100)
     return tmp_path / "x.ckpt", result
 
@@ -116,27 +117,27 @@ def test_a_checkpoint_knows_its_classes(config, judged, tmp_path, capsys):
     checkpoint, result = judged
     renamed = moved(config, tmp_path / "renamed", class0="zwei", class1="eins", class2="null")
     with pytest.raises(UserError, match=rf"class 'eins' of .*renamed/val is none of checkpoint {checkpoint}, "):
-        evaluate_checkpoint(renamed, checkpoint, World())
+        evaluate_checkpoint(create_task(renamed), checkpoint, World())
     (tmp_path / "renamed" / "class_names.txt").write_text("zwei\tclass0\neins\tclass1\nnull\tclass2\n")
-    assert evaluate_checkpoint(renamed, checkpoint, World())[0] == result
+    assert evaluate_checkpoint(create_task(renamed), checkpoint, World())[0] == result
     shutil.rmtree(tmp_path / "renamed" / "val" / "eins")
-    part, _ = evaluate_checkpoint(renamed, checkpoint, World())
+    part, _ = evaluate_checkpoint(create_task(renamed), checkpoint, World())
     assert part["samples"] == 10 and "has no image of 1 of 3 classes: class1" in capsys.readouterr().err
 
 
 def test_a_resumed_run_knows_its_classes(config, tmp_path, monkeypatch):
     """A run goes on with the labels it had, whatever the folders are called now, or not at all."""
     config = changed(config, train={"epochs": 1})
-    trainer.train(config, World())
+    trainer.train(create_task(config), World())
     longer = changed(config, train={"epochs": 2})
     renamed = moved(longer, tmp_path / "renamed", class0="zwei", class1="eins", class2="null")
     with pytest.raises(UserError, match=r"class 'eins' of .*renamed/train is none of checkpoint .*last\.ckpt"):
-        trainer.train(renamed, World(), resume="auto")
+        trainer.train(create_task(renamed), World(), resume="auto")
     (tmp_path / "renamed" / "class_names.txt").write_text("zwei\tclass0\neins\tclass1\nnull\tclass2\n")
     seen = []
     iterate = trainer.iterate
     monkeypatch.setattr(trainer, "iterate", lambda images: [seen.append(batch) or batch for batch in iterate(images)])
-    trainer.train(renamed, World(), resume="auto")
+    trainer.train(create_task(renamed), World(), resume="auto")
     # Brightness tells the class, see `write_images`: 80 grey levels from one to the next.
     for image, label in seen:
         grey = (image.asnumpy().mean((1, 2, 3)) * 0.5 + 0.5) * 255

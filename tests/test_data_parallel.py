@@ -19,7 +19,8 @@ from shell import free_port
 from src.config import DataConfig, OptimizerConfig
 from src.data.dataset import create_dataset, iterate
 from src.ops import ACmix
-from src.training.evaluate import EvaluationStep, evaluate
+from src.tasks.class_judge import ClassJudge, EvaluationStep
+from src.training.evaluate import evaluate
 from src.training.optimizer import create_optimizer
 from src.training.parallel import gather_from_workers
 from src.training.step import TrainStep
@@ -56,7 +57,7 @@ def train_and_evaluate(folder, world):
     step = TrainStep(network, nn.CrossEntropyLoss(), optimizer, world, micro_batches=world.size)
     for number in range(BATCHES):
         step(*(ms.Tensor(part[world.rank :: world.size]) for part in images(8, seed=number)))
-    judge, results = EvaluationStep(network), {}
+    judge, results = ClassJudge(EvaluationStep(network), np.zeros((2, 1, 32, 32), np.float32), range(3)), {}
     for split in ("val", "single"):
         data = dataclasses.replace(files(folder, 2), val_split=split)
         result = evaluate(judge, create_dataset(data, 32, 1, "val", world.rank, world.size), world)

@@ -16,6 +16,7 @@ from src.deploy.export import export_checkpoint
 from src.deploy.running.evaluate import evaluate_exported
 from src.device import World
 from src.errors import UserError
+from src.tasks import create_task
 from src.training.checkpoint import save_weights
 from src.training.evaluate import evaluate_checkpoint
 from src.training.network import build_network
@@ -78,7 +79,7 @@ def test_as_its_checkpoint(config, tmp_path, monkeypatch, capsys):
     save_weights(tmp_path / "best.ckpt", network, {})
     config = changed(config, output_dir=str(tmp_path / "exported"))
     files = export_checkpoint(config, tmp_path / "best.ckpt", ["mindir", "onnx"])
-    wanted, _ = evaluate_checkpoint(config, tmp_path / "best.ckpt", World())
+    wanted, _ = evaluate_checkpoint(create_task(config), tmp_path / "best.ckpt", World())
     monkeypatch.setattr(eval_script, "survive_crashes", lambda message: None)
     monkeypatch.setattr("src.device.setup_device", lambda device: World())
     for path in files:

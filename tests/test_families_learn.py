@@ -8,6 +8,7 @@ import pytest
 
 from src.config import load_config
 from src.device import World
+from src.tasks import create_task
 from src.training import trainer
 from src.training.metrics import read_metrics
 
@@ -34,7 +35,7 @@ def test_family_learns(family, epochs, size, width, digits, tmp_path, monkeypatc
     words += ["--model.options.depths", str(depths), "--model.image_size", str([*size])]
     words += ["--data.resize", str(min(size))]
     words += ["--model.options.width", str(width)]
-    result = trainer.train(load_config(CONFIGS / f"acmix_{family}_digits.yaml", words), World())
+    result = trainer.train(create_task(load_config(CONFIGS / f"acmix_{family}_digits.yaml", words)), World())
     losses = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl") if line["kind"] == "train"]
     assert losses[-1] < 0.8 * losses[0]
     assert result["top1"] > 60

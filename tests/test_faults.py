@@ -18,6 +18,7 @@ from tiny_training import changed, write_images
 
 from src.device import World
 from src.errors import UserError
+from src.tasks import create_task
 from src.training import trainer
 from src.training.checkpoint import read_checkpoint
 from src.training.monitor import Plan
@@ -55,10 +56,10 @@ def test_a_full_disk(config, whole, monkeypatch):
     last = Path(config.output_dir, "last.ckpt")
     with monkeypatch.context() as patch, pytest.raises(UserError, match=rf"^cannot write {last}: File too large"):
         patch.setattr(trainer, "save_training_state", save_until_it_is_full)
-        trainer.train(config, World())
+        trainer.train(create_task(config), World())
     assert read_checkpoint(last)[1]["step"] == 6 + 4
     assert not list(last.parent.glob("*.tmp*"))
-    trainer.train(config, World(), resume="auto")
+    trainer.train(create_task(config), World(), resume="auto")
     assert_same_run(whole, config)
 
 
@@ -67,7 +68,7 @@ def test_reports_on_a_full_disk(config, file):
     """Protects from a traceback where it is a report that finds no room."""
     folder = RunFolder(config.output_dir)
     folder.path.mkdir()
-    reports = Reports(config, folder, 6)
+    reports = Reports(config, folder, 6, str)
     reports.begin(None, [], {"epoch": 0, "step": 0})
     reports.metrics.write = {"metrics.jsonl": reports.metrics.write, "events": lambda *_: None}[file]
     with full_disk(), pytest.raises(UserError, match=rf"^cannot write {folder.path}/{file}.*: File too large"):
@@ -99,7 +100,7 @@ def test_a_read_only_output_folder(config):
                 pytest.raises(UserError, match=rf"^cannot write output folder {path} \(Permission denied\)"),
                 as_nobody(),
             ):
-                trainer.train(changed(config, output_dir=str(path)), World())
+                trainer.train(create_task(changed(config, output_dir=str(path))), World())
         folder.chmod(0o755)
 
 
@@ -109,18 +110,23 @@ def test_a_data_folder_that_disappears(config, whole, tmp_path, monkeypatch):
     config = changed(config, data={"data_dir": str(images)})
     with monkeypatch.context() as patch, pytest.raises(UserError, match=f"data folder {images}"):
         after(6 + 3, lambda: images.rename(f"{images} away"), patch)
-        trainer.train(config, World())
+        trainer.train(create_task(config), World())
     Path(f"{images} away").rename(images)
-    trainer.train(config, World(), resume="auto")
+    trainer.train(create_task(config), World(), resume="auto")
     assert_same_run(whole, config)
 
 
 def test_images_that_disappear():
     """Protects the count of steps and epochs from a folder that lost images: the epoch is refused, not cut short."""
+
+    def five_batches(split, world, epoch):
+        return NumpySlicesDataset((np.zeros((20, 2)), np.zeros(20)), shuffle=False).batch(4)
+
     run = SimpleNamespace(
         plan=Plan(6, 4, [], 15),
         config=SimpleNamespace(data=SimpleNamespace(data_dir="images")),
-        images=lambda split, epoch: NumpySlicesDataset((np.zeros((20, 2)), np.zeros(20)), shuffle=False).batch(4),
+        world=World(),
+        task=SimpleNamespace(batches=five_batches),
     )
     batches = trainer.Trainer.batches(run, 3, 2)
     assert len([next(batches) for _ in range(3)]) == 3

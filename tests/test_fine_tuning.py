@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Beginning with the weights of an earlier training: another head, slow first layers, frozen ones."""
 
+from types import SimpleNamespace
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from src.data.classes import Classes
 from src.device import World
 from src.errors import UserError
 from src.models import create_model
+from src.tasks.pretrained_classes import load_pretrained
 from src.training.checkpoint import save_weights
-from src.training.fine_tuning import freeze, load_pretrained, prepare_fine_tuning
+from src.training.fine_tuning import freeze, prepare_fine_tuning
 from src.training.optimizer import create_optimizer, layer_factors
 from src.training.step import TrainStep
 
@@ -155,6 +158,14 @@ def test_pretrained_with_another_head(name, tmp_path):
         np.testing.assert_array_equal(parameter.asnumpy(), source[parameter.name], err_msg=parameter.name)
 
 
+def task_with(**finetune):
+    """One that begins as a classifier of seven classes does."""
+    return SimpleNamespace(
+        config=SimpleNamespace(finetune=FinetuneConfig(**finetune)),
+        load_pretrained=lambda network, path: load_pretrained(network, path, SEVEN)[0],
+    )
+
+
 def test_pretrained_is_strict_but_for_the_head(tmp_path):
     """Protects from weights of another model; a head of the same size is taken; a resumed run loads nothing here."""
     save_weights(tmp_path / "a.ckpt", build("acmix_swin_tiny", num_classes=7), {"model": {"name": "acmix_swin_tiny"}})
@@ -164,8 +175,8 @@ def test_pretrained_is_strict_but_for_the_head(tmp_path):
     with pytest.raises(UserError, match="was written for acmix_swin_tiny"):
         load_pretrained(build("acmix_pvt_tiny", num_classes=3), path, FOUR)
     network = build("acmix_swin_tiny", num_classes=7, seed=5)
-    assert prepare_fine_tuning(network, FinetuneConfig(pretrained=path), SEVEN, True) == ([], SEVEN)
-    lines, _ = prepare_fine_tuning(network, FinetuneConfig(path, freeze="embed.* layer1.*"), SEVEN, False)
+    assert prepare_fine_tuning(network, task_with(pretrained=path), True) == []
+    lines = prepare_fine_tuning(network, task_with(pretrained=path, freeze="embed.* layer1.*"), False)
     assert lines == [
         f"began with the weights of {path}",
         f"froze 22 of {len(build('acmix_swin_tiny').trainable_params())} parameters",

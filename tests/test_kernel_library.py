@@ -18,6 +18,7 @@ from src.device import World
 from src.errors import UserError
 from src.ops import kernels
 from src.ops.kernels import NoKernels, fused_form, library
+from src.tasks.classification import Classification
 from src.training import evaluate, trainer
 from src.training.kernels import kernels_of
 from src.training.resume import recipe_of
@@ -165,16 +166,15 @@ class Built(Exception):
 
 
 @pytest.mark.parametrize(("form", "is_fused"), [("auto", True), ("fused", True), ("portable", False)])
-def test_training_and_evaluation_take_what_is_asked(form, is_fused, config, monkeypatch):
+def test_training_and_evaluation_take_what_is_asked(form, is_fused, config):
     """The setting reaches the network; it is none that a resumed run would have to keep."""
 
     def build(_):
         raise Built(library())
 
     config = changed(config, device={"kernels": form})
-    monkeypatch.setattr(evaluate, "build_network", build)
-    for run in (partial(trainer.train, build=build), partial(evaluate.evaluate_checkpoint, checkpoint="best.ckpt")):
+    for run in (trainer.train, partial(evaluate.evaluate_checkpoint, checkpoint="best.ckpt")):
         with pytest.raises(Built) as built:
-            run(config, world=World())
+            run(Classification(config, build), world=World())
         assert (built.value.args[0] is not None) == is_fused
     assert "device.kernels" not in recipe_of(config)

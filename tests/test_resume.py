@@ -24,7 +24,8 @@ from tiny_training import changed
 from src.device import World
 from src.errors import UserError
 from src.models import create_model
-from src.training import evaluate, trainer
+from src.tasks import class_judge, create_task
+from src.training import trainer
 from src.training.checkpoint import read_checkpoint
 from src.training.metrics import read_metrics
 from src.training.monitor import Plan, path_weights
@@ -44,12 +45,12 @@ def test_a_killed_run_goes_on_exactly(config, whole, step, monkeypatch, capsys):
     """Protects exact resuming from the last save, between epochs and inside one, also of stochastic depth."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         after(step, interrupt, patch)
-        trainer.train(config, World(), resume="auto")
-    result = trainer.train(config, World(), resume="auto")
+        trainer.train(create_task(config), World(), resume="auto")
+    result = trainer.train(create_task(config), World(), resume="auto")
     saved = {12: 10, 15: 14}[step]
     assert f"after epoch {saved // 6}, step {saved}" in capsys.readouterr().err
     assert_same_run(whole, config)
-    assert trainer.train(config, World(), resume=f"{config.output_dir}/../run/last.ckpt") == result
+    assert trainer.train(create_task(config), World(), resume=f"{config.output_dir}/../run/last.ckpt") == result
 
 
 def test_sigterm_saves_and_ends_at_the_next_step(config, whole, monkeypatch):
@@ -57,9 +58,9 @@ def test_sigterm_saves_and_ends_at_the_next_step(config, whole, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         after(9, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
-        result = trainer.train(config, World())
+        result = trainer.train(create_task(config), World())
     assert result["is_stopped"] and result["step"] == 9 and signal.getsignal(signal.SIGTERM) == before
-    assert not trainer.train(config, World(), resume="auto")["is_stopped"]
+    assert not trainer.train(create_task(config), World(), resume="auto")["is_stopped"]
     assert_same_run(whole, config)
 
 
@@ -70,19 +71,19 @@ def test_ctrl_c_saves_and_ends_as_interrupted(config, whole, monkeypatch):
         pytest.raises(KeyboardInterrupt, match="stopped at step 9, and saved; "),
     ):
         after(9, _thread.interrupt_main, patch)
-        trainer.train(config, World())
+        trainer.train(create_task(config), World())
     assert read_checkpoint(f"{config.output_dir}/last.ckpt")[1]["step"] == 9
     with StopRequest().listen() as stop, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
         assert stop.is_made
         signal.raise_signal(signal.SIGINT)
-    trainer.train(config, World(), resume="auto")
+    trainer.train(create_task(config), World(), resume="auto")
     assert_same_run(whole, config)
 
 
 def test_sigterm_in_evaluations(config, whole, monkeypatch):
     """Protects preemptible nodes from a long evaluation, of the averages and of the end too: left, and done again."""
-    judge, judged, stops = evaluate._filled_up, [], {2 * (8 + 2): 12, 2 * (8 + 2 + 2 * 8 + 7): 24}
+    judge, judged, stops = class_judge._filled_up, [], {2 * (8 + 2): 12, 2 * (8 + 2 + 2 * 8 + 7): 24}
 
     def counted(rows, batch_size):
         judged.append(rows)
@@ -91,12 +92,12 @@ def test_sigterm_in_evaluations(config, whole, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return judge(rows, batch_size)
 
-    monkeypatch.setattr(evaluate, "_filled_up", counted)
+    monkeypatch.setattr(class_judge, "_filled_up", counted)
     for batches, step in stops.items():
-        result = trainer.train(config, World(), resume="auto")
+        result = trainer.train(create_task(config), World(), resume="auto")
         assert result["is_stopped"] and (result["step"], result["epoch"]) == (step, step // 6 - 1)
         assert len(judged) == batches
-    assert not trainer.train(config, World(), resume="auto")["is_stopped"]
+    assert not trainer.train(create_task(config), World(), resume="auto")["is_stopped"]
     assert_same_run(whole, config)
 
 
@@ -123,14 +124,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(config, whole,
     """Protects from a bad disk: the run loses the steps of one checkpoint, not all."""
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         after(15, interrupt, patch)
-        trainer.train(config, World())
+        trainer.train(create_task(config), World())
     last = Path(config.output_dir) / "last.ckpt"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
     last.write_bytes(content)
     with pytest.raises(UserError, match=r"checkpoint .*last\.ckpt is damaged"):
-        trainer.train(changed(config, output_dir=config.output_dir + "2"), World(), resume=str(last))
-    trainer.train(config, World(), resume="auto")
+        trainer.train(create_task(changed(config, output_dir=config.output_dir + "2")), World(), resume=str(last))
+    trainer.train(create_task(config), World(), resume="auto")
     said = capsys.readouterr().err
     assert f"{last} is damaged" in said and "taking the one before it" in said
     assert "last-1.ckpt after epoch 2, step 12" in said
@@ -140,7 +141,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(config, whole,
 @pytest.mark.parametrize("keep", [1, 3])
 def test_the_newest_are_kept(config, keep):
     """Protects disk space and the road back: as many as asked, the newest named last.ckpt."""
-    trainer.train(changed(config, train={"keep_checkpoints": keep, "epochs": 1}), World())
+    trainer.train(create_task(changed(config, train={"keep_checkpoints": keep, "epochs": 1})), World())
     kept = sorted(Path(config.output_dir).glob("last*.ckpt"))
     assert [path.name for path in kept] == ["last-1.ckpt", "last-2.ckpt", "last.ckpt"][3 - keep :]
     assert [read_checkpoint(path)[1]["step"] for path in kept] == [4, 2, 6][3 - keep :]
@@ -153,26 +154,26 @@ def test_two_runs_in_one_folder(config):
         with pytest.raises(
             UserError, match=rf"another run \(process {os.getpid()} on .*\) is writing to output folder"
         ):
-            trainer.train(short, World())
+            trainer.train(create_task(short), World())
         assert [path.name for path in Path(config.output_dir).iterdir()] == [".lock"]
-    trainer.train(short, World())
+    trainer.train(create_task(short), World())
 
 
 def test_another_setting_is_refused_or_allowed(config, tmp_path):
     """Protects from a learning rate at the wrong place; who says so goes on from the last whole epoch."""
-    trainer.train(changed(config, train={"epochs": 1}, scheduler={"warmup_epochs": 0.0}), World())
+    trainer.train(create_task(changed(config, train={"epochs": 1}, scheduler={"warmup_epochs": 0.0})), World())
     last = f"{config.output_dir}/last.ckpt"
     other = changed(config, output_dir=str(tmp_path / "other"), data={"batch_size": 8})
     with pytest.raises(UserError, match=r"batch size 4, now 8; steps per epoch 6, now 3; .*--allow_changes"):
-        trainer.train(other, World(), resume=last)
+        trainer.train(create_task(other), World(), resume=last)
     with pytest.raises(UserError, match="workers 1, now 2; steps per epoch 6, now 3; resume"):
-        trainer.train(config, World(0, 2), resume=last)
-    result = trainer.train(other, World(), resume=last, allow_changes=True)
+        trainer.train(create_task(config), World(0, 2), resume=last)
+    result = trainer.train(create_task(other), World(), resume=last, allow_changes=True)
     assert (result["epoch"], result["step"]) == (4, 4 * 3)
     lines = [line for line in read_metrics(f"{other.output_dir}/metrics.jsonl") if line["kind"] == "train"]
     assert [line["step"] for line in lines] == [5, 6, 8, 9, 11, 12] and lines[-1]["lr"] == 0
     with pytest.raises(UserError, match=r"no checkpoint .*absent\.ckpt"):
-        trainer.train(other, World(), resume=str(tmp_path / "absent.ckpt"))
+        trainer.train(create_task(other), World(), resume=str(tmp_path / "absent.ckpt"))
     for changes, message in (
         (
             {"optimizer": {"name": "adamw"}},
@@ -181,26 +182,26 @@ def test_another_setting_is_refused_or_allowed(config, tmp_path):
         ({"optimizer": {"ema_decay": 0.0}}, r"optimizer\.ema_decay 0\.9, now 0\.0; resume"),
     ):
         with pytest.raises(UserError, match=message):
-            trainer.train(changed(other, **changes), World(), resume=last)
+            trainer.train(create_task(changed(other, **changes)), World(), resume=last)
     with pytest.raises(UserError, match=r"model\.name tiny_for_tests, now resnet26; .*--pretrained"):
         model = {"name": "resnet26", "drop_path_rate": 0.0, "options": {"stem": "small", "width": 8}}
-        trainer.train(changed(other, model=model), World(), resume=last)
+        trainer.train(create_task(changed(other, model=model)), World(), resume=last)
 
 
 def test_one_image_more_is_refused(config, image_folder, tmp_path):
     """Protects the order of the images: with as many steps, another image would move all others."""
     more = changed(config, data={"data_dir": str(tmp_path / "more")}, train={"epochs": 1})
     shutil.copytree(image_folder, tmp_path / "more")
-    trainer.train(changed(config, train={"epochs": 1}), World())
+    trainer.train(create_task(changed(config, train={"epochs": 1})), World())
     shutil.copy(tmp_path / "more" / "train" / "class0" / "0.png", tmp_path / "more" / "train" / "class0" / "9.png")
     with pytest.raises(UserError, match=r"is of another run: images 24, now 25; resume with the same ones"):
-        trainer.train(more, World(), resume="auto")
+        trainer.train(create_task(more), World(), resume="auto")
 
 
 def test_what_changed_is_said(config, capsys):
     """Protects from a schedule that jumps unseen: a longer run goes on, and says what is another now."""
-    trainer.train(changed(config, train={"epochs": 2}), World())
-    trainer.train(changed(config, train={"epochs": 3, "log_interval": 3}), World(), resume="auto")
+    trainer.train(create_task(changed(config, train={"epochs": 2})), World())
+    trainer.train(create_task(changed(config, train={"epochs": 3, "log_interval": 3})), World(), resume="auto")
     said = capsys.readouterr().err
     assert "changed since this checkpoint: train.epochs 2, now 3\n" in said
     assert re.search(r"the learning rate jumps from 0\.\d+ to 0\.\d+: the schedule is another one now", said)
@@ -216,7 +217,7 @@ def test_steps_without_finite_gradients(config, monkeypatch):
 
     monkeypatch.setattr(trainer, "iterate", with_a_bad_batch)
     config = changed(config, train={"skip_nonfinite": 2, "epochs": 2})
-    trainer.train(config, World())
+    trainer.train(create_task(config), World())
     lines = [line for line in read_metrics(f"{config.output_dir}/metrics.jsonl") if line["kind"] == "train"]
     assert [line["skipped"] for line in lines] == [0, 1, 0, 0, 1, 0]
     assert all(np.isfinite(value).all() for value in weights_of(f"{config.output_dir}/last.ckpt").values())
@@ -224,14 +225,14 @@ def test_steps_without_finite_gradients(config, monkeypatch):
     with pytest.raises(
         UserError, match=r"gradients nan at step 9 \(epoch 2, learning rate .*; last checkpoint: .*last"
     ):
-        trainer.train(strict, World())
+        trainer.train(create_task(strict), World())
 
 
 def test_a_clock_that_jumps(config, monkeypatch, capsys):
     """Protects the reports: speeds and times left come from a clock that nobody sets."""
     now = iter(np.random.default_rng(0).uniform(-1e9, 4e9, 10**6))
     monkeypatch.setattr(time, "time", lambda: next(now))
-    trainer.train(changed(config, train={"epochs": 1}), World())
+    trainer.train(create_task(changed(config, train={"epochs": 1})), World())
     lines = [line for line in read_metrics(f"{config.output_dir}/metrics.jsonl") if line["kind"] == "train"]
     assert all(0 < line["images_per_s"] < 1e6 and 0 <= line["data_wait"] <= 1 for line in lines[1:])
     assert "left -1 day" not in capsys.readouterr().err

@@ -15,6 +15,8 @@ from tiny_training import changed
 
 from src.device import World
 from src.errors import UserError
+from src.tasks import create_task
+from src.tasks.classification import Classification
 from src.training import monitor, trainer
 from src.training.metrics import read_metrics
 from src.training.sinking import _Rows, sunk
@@ -46,14 +48,14 @@ def data_sink(fn, dataset, sink_size, jit_config):
 @pytest.fixture
 def made(monkeypatch):
     """The epochs whose images were made, in this order; 0 is a look at how many there are."""
-    create_dataset, epochs = trainer.create_dataset, []
+    batches, epochs = Classification.batches, []
 
-    def noted(*words, **more):
-        if words[3] == "train":
-            epochs.append(words[-1])
-        return create_dataset(*words, **more)
+    def noted(task, split, world, epoch=0):
+        if split == "train":
+            epochs.append(epoch)
+        return batches(task, split, world, epoch)
 
-    monkeypatch.setattr(trainer, "create_dataset", noted)
+    monkeypatch.setattr(Classification, "batches", noted)
     return epochs
 
 
@@ -69,7 +71,7 @@ def test_a_sunk_run_is_the_same(config, whole, made, monkeypatch):
         return evaluate(*words)
 
     monkeypatch.setattr(trainer, "evaluate", evaluate_later)
-    trainer.train(config, World())
+    trainer.train(create_task(config), World())
     assert_same_run(whole, config)
     assert ahead == [2, 2, 3, 3, 4, 4, 4, 4] and made == [0, 1, 2, 3, 4]
 
@@ -89,11 +91,11 @@ def test_an_error_of_the_sender_ends_the_run(config, whole, made, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"^image x\.png is empty$"):
         patch.setattr(trainer, "iterate", until_a_damaged_image)
-        trainer.train(config, World())
+        trainer.train(create_task(config), World())
     train = [line["step"] for line in read_metrics(f"{config.output_dir}/metrics.jsonl") if line["kind"] == "train"]
     assert train[-1] == 2 * 6 + 2
     made.clear()
-    trainer.train(config, World(), resume="auto")
+    trainer.train(create_task(config), World(), resume="auto")
     assert made == [0, 3, 4]
     assert_same_run(whole, config)
 
@@ -136,4 +138,4 @@ def test_sending(monkeypatch):
 def test_sinking_on_cpu_is_refused(config):
     """Protects from MindSpore's refusal after minutes: one line, before anything is written."""
     with pytest.raises(UserError, match=r"train\.data_sink takes an Ascend or GPU but device\.target is CPU"):
-        trainer.train(changed(config, device={"target": "CPU"}), World())
+        trainer.train(create_task(changed(config, device={"target": "CPU"})), World())

@@ -21,10 +21,13 @@ from tiny_training import CLASSES, changed
 from src.config import load_config
 from src.device import World
 from src.errors import UserError
+from src.tasks import create_task
+from src.tasks.class_judge import ClassJudge, EvaluationStep
+from src.tasks.classification import Classification
 from src.training import trainer
 from src.training.checkpoint import read_checkpoint
 from src.training.curves import plot_curves
-from src.training.evaluate import EvaluationStep, evaluate
+from src.training.evaluate import evaluate
 from src.training.metrics import MetricsLog, read_metrics
 from src.training.progress import Progress
 
@@ -35,12 +38,12 @@ def test_training_learns_and_leaves_its_files(config, monkeypatch):
     """Protects the road from images to checkpoints: accuracy, files, metrics, best against last."""
     monkeypatch.setattr(trainer, "plot_curves", plot_curves)
     config = changed(config, train={"epochs": 12})
-    result = trainer.train(config, World())
+    result = trainer.train(create_task(config), World())
     run = Path(config.output_dir)
     names = {re.sub(r"tfevents.*", "", f.name) for f in run.iterdir()}
     checkpoints = {"last.ckpt", "last-1.ckpt", "best.ckpt"}
     assert names == {"config.yaml", "metrics.jsonl", "curves.png", "events.out.", ".lock"} | checkpoints
-    assert result["best_top1"] > 90 and result["samples"] == 5 * CLASSES and result["step"] == 12 * 6
+    assert result["best"] > 90 and result["samples"] == 5 * CLASSES and result["step"] == 12 * 6
     assert load_config(run / "config.yaml") == config
     lines = read_metrics(run / "metrics.jsonl")
     train = [line for line in lines if line["kind"] == "train"]
@@ -55,16 +58,16 @@ def test_training_learns_and_leaves_its_files(config, monkeypatch):
     _, best = read_checkpoint(run / "best.ckpt")
     _, last = read_checkpoint(run / "last.ckpt")
     first_best = max(evaluation, key=lambda line: line["top1"])
-    assert (best["epoch"], best["top1"]) == (first_best["epoch"], first_best["top1"])
-    assert last["epoch"] == 12 and last["best_top1"] == best["top1"] and last["model"]["name"] == "tiny_for_tests"
+    assert (best["epoch"], best["result"]["top1"]) == (first_best["epoch"], first_best["top1"])
+    assert last["epoch"] == 12 and last["best"] == best["result"]["top1"] and last["model"]["name"] == "tiny_for_tests"
 
 
 def test_starting_anew_keeps_the_earlier_run(config, capsys):
     """Protects days of training from a forgotten --resume."""
     config = changed(config, train={"epochs": 1})
-    trainer.train(config, World())
+    trainer.train(create_task(config), World())
     earlier = (Path(config.output_dir) / "last.ckpt").read_bytes()
-    trainer.train(changed(config, train={"epochs": 1, "seed": 1}), World())
+    trainer.train(create_task(changed(config, train={"epochs": 1, "seed": 1})), World())
     assert (Path(config.output_dir) / "previous-1" / "last.ckpt").read_bytes() == earlier
     assert (Path(config.output_dir) / "last.ckpt").read_bytes() != earlier
     assert "--resume auto would have continued it" in capsys.readouterr().err
@@ -72,25 +75,25 @@ def test_starting_anew_keeps_the_earlier_run(config, capsys):
 
 def test_lost_loss_stops_the_training(config):
     """Protects from epochs of NaN: the step, the learning rate and the last checkpoint are named."""
-    trainer.train(changed(config, train={"epochs": 1}), World())
+    trainer.train(create_task(changed(config, train={"epochs": 1})), World())
     lost = changed(config, optimizer={"lr": 1e30})
     with pytest.raises(UserError) as error:
-        trainer.train(lost, World(), resume="auto")
+        trainer.train(create_task(lost), World(), resume="auto")
     message = str(error.value)
     assert re.search(r"the loss is \S+ and the norm of its gradients \S+ at step ", message)
     assert "(epoch 2, learning rate 7.5e+29)" in message or "learning rate 9" in message
     assert f"last checkpoint: {config.output_dir}/last.ckpt" in message
     with pytest.raises(UserError, match="last checkpoint: none yet"):
-        trainer.train(changed(lost, output_dir=config.output_dir + "2"), World())
+        trainer.train(create_task(changed(lost, output_dir=config.output_dir + "2")), World())
 
 
 def test_unknown_model_and_unwritable_folder_are_refused(config, tmp_path):
     """Protects the caller from a traceback, and from minutes of preparation before it."""
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write output folder .*file/run"):
-        trainer.train(changed(config, output_dir=str(tmp_path / "file" / "run")), World())
+        trainer.train(create_task(changed(config, output_dir=str(tmp_path / "file" / "run"))), World())
     with pytest.raises(UserError, match="model tiny_for_test: no model 'tiny_for_test'; nearest: tiny_for_tests"):
-        trainer.train(changed(config, model={"name": "tiny_for_test"}), World())
+        trainer.train(create_task(changed(config, model={"name": "tiny_for_test"})), World())
 
 
 class Lookup(nn.Cell):
@@ -108,7 +111,7 @@ def test_evaluation_equals_numpy(classes, samples):
     logits = rng.standard_normal((samples, 1, 1, classes)).astype(np.float32)
     labels = rng.integers(0, classes, samples).astype(np.int32)
     dataset = ms.dataset.NumpySlicesDataset((logits, labels), ["image", "label"], shuffle=False).batch(8)
-    result = evaluate(EvaluationStep(Lookup()), dataset, World())
+    result = evaluate(ClassJudge(EvaluationStep(Lookup()), logits[:8], range(classes)), dataset, World())
     rows = logits.reshape(samples, classes).astype(np.float64)
     rank = np.argsort(np.argsort(-rows, axis=1), axis=1)[np.arange(samples), labels]
     loss = np.log(np.exp(rows).sum(axis=1)) - rows[np.arange(samples), labels]
@@ -138,7 +141,7 @@ def test_curves_are_drawn_from_any_metrics(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl")
 
     def panels():
-        plot_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+        plot_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", Classification.drawn)
         picture = cv2.imread(str(tmp_path / "curves.png"))
         assert picture.shape == (1260, 3000, 3)
         return picture.reshape(2, 630, 4, 750, 3).swapaxes(1, 2).reshape(8, -1)
@@ -218,7 +221,7 @@ def test_killed_train_script_goes_on_and_eval_reads_it(image_folder, tmp_path):
     evaluated = run("eval.py", *common, "--checkpoint", last)
     assert evaluated.returncode == 0, evaluated.stderr
     measured = json.loads(evaluated.stdout.splitlines()[-1])
-    assert measured == {key: pytest.approx(meta[key], rel=1e-5) for key in ("top1", "top5", "loss", "samples")}
+    assert measured == pytest.approx(meta["result"], rel=1e-5)
     assert "images/s" in evaluated.stdout
 
 

@@ -8,20 +8,21 @@ convolutions and products of two computed values, as in attention, stay float32.
 
 import dataclasses
 import os
+import sys
 import tempfile
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quant_pre_process, quantize_static
 
-from src.data.dataset import create_dataset, iterate
+from src.data.dataset import iterate
 from src.data.image_folder import list_split
 from src.deploy.proof import WrongExport
 from src.deploy.running.images import ImageBatches, find_images
 from src.deploy.running.runtime import OnnxModel
 from src.device import World
 from src.errors import UserError
-from src.training.evaluate import numbers_to_judge
+from src.tasks.classification import Classification
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 # More images hardly change the ranges of values, or the accuracy; both take theirs from all over the folder.
@@ -123,13 +124,13 @@ def _has_evaluation_images(config):
 
 def _evaluation_batches(config, classes, options):
     """Yield arrays of as many images as the file takes, the last one filled up; each with the classes."""
-    model, images = config.model, list_split(config.data, "val").images
     data = dataclasses.replace(config.data, batch_size=options.batch_size or _BATCH_SIZE)
-    every = -(-images // EVALUATION_IMAGES)
-    numbers = numbers_to_judge(classes, data, "the network", World())
-    dataset = create_dataset(
-        data, model.size, model.in_channels, "val", 0, every, as_pixels=options.preprocess, numbers=numbers
-    )
+    task = Classification(dataclasses.replace(config, data=data), as_pixels=options.preprocess)
+    task.open_to_judge(classes.to_record(), "the network")
+    for note in task.notes:
+        print(note, file=sys.stderr)
+    every = -(-task.images["val"] // EVALUATION_IMAGES)
+    dataset = task.batches("val", World(0, every))
     for images, labels in iterate(dataset):
         yield _filled_up(images.asnumpy(), options.batch_size), labels.asnumpy()
 

@@ -12,6 +12,7 @@ from src.config import ModelConfig, load_config
 from src.errors import UserError
 from src.models.complexity import count_multiply_adds, count_parameters
 from src.schema import walk
+from src.tasks.classification import Classification
 from src.training.atomic import replacing
 from src.training.metrics import read_metrics
 from src.training.network import build_network
@@ -115,14 +116,14 @@ def result_of(run, world, build):
     _check_same(folder, run)
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
-    state = train(run, world, resume="auto", build=build)
+    state = train(Classification(run, build), world, resume="auto")
     if state["is_stopped"]:
         return None
     paths = [line for line in read_metrics(folder.metrics) if line["kind"] == "paths"]
     last = paths[-1] if paths else {"alpha": {}, "beta": {}}
     result = {
         "seed": run.train.seed,
-        **{name: state[name] for name in ("top1", "best_top1", "loss")},
+        **{"top1": state["top1"], "best_top1": state["best"], "loss": state["loss"]},
         **{name: last[name] for name in ("alpha", "beta")},
     }
     if world.rank == 0:

@@ -11,8 +11,10 @@ from src.training.atomic import replacing
 from src.training.metrics import read_metrics
 
 
-def plot_curves(metrics_jsonl, png):
+def plot_curves(metrics_jsonl, png, drawn):
     """Draw what `metrics_jsonl` holds into the picture file `png`: eight panels, 3000 x 1260 pixels.
+
+    `drawn` are the numbers of an evaluation that it shows, see `Task.drawn`; the first also of the averages.
 
     Raises:
         UserError: the picture cannot be written.
@@ -26,13 +28,14 @@ def plot_curves(metrics_jsonl, png):
     figure.subplots_adjust(left=0.04, right=0.99, bottom=0.06, top=0.96, wspace=0.22, hspace=0.25)
     loss, accuracy, rate, norm, speed, wait, memory, weights = panels.ravel()
     _draw(loss, train, "loss", label="training (smoothed labels)")
-    _draw(loss, evaluation, "loss", label="validation", marker="o")
+    _draw(loss, [line for line in evaluation if "loss" in line], "loss", label="validation", marker="o")
     loss.set(title="Loss", ylabel="cross entropy (nats)")
-    _draw(accuracy, evaluation, "top1", label="top-1", marker="o")
-    _draw(accuracy, evaluation, "top5", label="top-5", marker="s")
+    for (number, name), marker in zip(drawn.items(), "osD"):
+        _draw(accuracy, evaluation, number, label=name, marker=marker)
     if averages:
-        _draw(accuracy, averages, "top1", label="top-1 of the averages", marker="^")
-    accuracy.set(title="Validation accuracy", ylabel="accuracy (%)")
+        number, name = next(iter(drawn.items()))
+        _draw(accuracy, averages, number, label=f"{name} of the averages", marker="^")
+    accuracy.set(title="Validation", ylabel="%")
     _draw(rate, train, "lr", label="learning rate")
     rate.set(title="Learning rate", ylabel="learning rate")
     _draw(norm, train, "gradient_norm", label="before clipping")

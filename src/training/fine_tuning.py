@@ -1,78 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training that begins with the weights of an earlier one."""
+"""A training that begins with the weights of an earlier one, or leaves some of its own alone."""
 
 from fnmatch import fnmatchcase
 
-from mindspore import Parameter, nn, ops
+from mindspore import nn
 
-from src.data.classes import Classes
 from src.errors import UserError, did_you_mean
-from src.training.checkpoint import load_weights, read_checkpoint
 
 
-def prepare_fine_tuning(network, config, classes, is_resumed):
-    """Do to a fresh network what a `FinetuneConfig` asks for, before the optimiser and the averages are made.
+def prepare_fine_tuning(network, task, is_resumed):
+    """Do to a fresh network what the `finetune` section of a task asks for, before its optimiser is made.
 
     Args:
-        network (Backbone): a classifier.
-        config (FinetuneConfig): what to begin with and what to leave alone.
-        classes (Classes): to train.
+        network (nn.Cell): of the task.
+        task (Task): opened to train.
         is_resumed (bool): the weights will come from a checkpoint of this very run.
 
     Returns:
-        tuple: what was done, a line each, for the log; and the classes in the order in which the head has them.
+        list: what was done, a line each, for the log.
 
     Raises:
         UserError: a checkpoint that does not fit, a pattern that no parameter has, or nothing left to train.
     """
-    lines = []
+    lines, config = [], task.config.finetune
     if config.pretrained and not is_resumed:
-        line, classes = load_pretrained(network, config.pretrained, classes)
-        lines.append(line)
+        lines.append(task.load_pretrained(network, config.pretrained))
     patterns = config.freeze.split()
     if patterns:
         lines.append(freeze(network, patterns))
-    return lines, classes
-
-
-def load_pretrained(network, path, classes):
-    """Fill `network` from a checkpoint of either kind; a head for other classes than `classes` stays as initialised.
-
-    The same classes may have other numbers there: they keep those.
-
-    Returns:
-        tuple: what was loaded, one line; and the classes in the order in which the head has them.
-
-    Raises:
-        UserError: as `load_weights`; all but the head has to fit.
-    """
-    head = getattr(network, network.head_name)
-    parameters, meta = read_checkpoint(path)
-    in_file = parameters.get(head.weight.name)
-    line = f"began with the weights of {path}"
-    new_head = f"{line}, with a new head: {head.out_channels} classes here"
-    if in_file is None or in_file.shape[0] == head.out_channels:
-        there = Classes.recorded(meta, head.out_channels)
-        try:
-            there.numbers_of(classes, "here", path)
-        except UserError as error:
-            line = f"{new_head}, others there ({str(error).partition(';')[0]})"
-        else:
-            load_weights(network, path)
-            return line, classes if there.folders is None else there
-    else:
-        line = f"{new_head}, {in_file.shape[0]} there"
-    own = {"weight": head.weight, "bias": head.bias}
-    # The file is read as strictly as ever, into a head of its size that is put away afterwards.
-    for name, parameter in own.items():
-        shape = (in_file.shape[0], *parameter.shape[1:])
-        setattr(head, name, Parameter(ops.zeros(shape, parameter.dtype), name=parameter.name))
-    try:
-        load_weights(network, path)
-    finally:
-        for name, parameter in own.items():
-            setattr(head, name, parameter)
-    return line, classes
+    return lines
 
 
 def freeze(network, patterns):

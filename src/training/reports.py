@@ -20,10 +20,11 @@ class Reports:
         config (Config): the experiment.
         folder (RunFolder): gets `metrics.jsonl`, `config.yaml` and `events.*`.
         steps_per_epoch (int): training steps an epoch.
+        told: an evaluation's numbers in words, see `Task.told`.
     """
 
-    def __init__(self, config, folder, steps_per_epoch):
-        self.config, self.folder = config, folder
+    def __init__(self, config, folder, steps_per_epoch, told):
+        self.config, self.folder, self.told = config, folder, told
         self.progress = Progress(config.train.epochs, steps_per_epoch)
 
     def begin(self, checkpoint, lines, state):
@@ -50,10 +51,7 @@ class Reports:
         """Report an evaluation of the weights ("eval") or of their averages ("ema")."""
         self.write(kind, report)
         of = {"eval": "", "ema": " of the averages"}[kind]
-        self.progress.say(
-            f"epoch {report['epoch']}  validation{of}: top-1 {report['top1']:.2f} %  top-5 {report['top5']:.2f} %  "
-            f"loss {report['loss']:.4f}  ({report['samples']} images)"
-        )
+        self.progress.say(f"epoch {report['epoch']}  validation{of}: {self.told(report)}  ({report['samples']} images)")
 
     def write(self, kind, report):
         """Add a line to the metrics, and its numbers to the events as KIND/NAME."""

@@ -5,13 +5,10 @@ from functools import reduce
 
 import mindspore as ms
 
-from src.data.classes import Classes
 from src.errors import UserError
 from src.schema import walk
 from src.training.checkpoint import DamagedCheckpoint, load_training_state
 
-# What `train` returns of a run so far.
-_STATE = ("epoch", "step", "best_top1", "top1", "top5", "loss", "samples")
 # Settings of where and how a run is watched, which change nothing of what it learns.
 _FREE = (
     *("output_dir", "data.data_dir", "data.num_workers", "data.damaged_list", "device.target", "device.device_id"),
@@ -59,7 +56,7 @@ def restored(trainer, checkpoints, allow_changes):
         def check(meta, path=path, changes=changes):
             changes.update(_changes(meta.get("recipe", {}), recipe_of(trainer.config)))
             _refuse_another_state(changes, path)
-            trainer.take_classes(Classes.recorded(meta, trainer.config.model.num_classes), f"checkpoint {path}")
+            trainer.task.adopt(meta, f"checkpoint {path}")
 
         try:
             meta = load_training_state(trainer.network, trainer.optimizer, path, trainer.ema, check)
@@ -67,13 +64,20 @@ def restored(trainer, checkpoints, allow_changes):
             lines.append(f"{error}; taking the one before it")
             continue
         trainer.restore_scaler(meta["loss_scaler"])
-        trainer.state = {key: meta[key] for key in _STATE if key in meta}
+        trainer.state, trainer.result = _state(meta)
         if differences := _changes(meta.get("setting", {}), trainer.setting):
             _accept(trainer, meta, path, differences, allow_changes)
         return meta, path, lines + _describe(changes, meta, trainer)
     if checkpoints:
         raise UserError(f"no checkpoint is whole: {lines[0].partition(';')[0]}; start anew without --resume")
     return {}, None, lines
+
+
+def _state(meta):
+    """Return how far the run was, and its last evaluation; earlier versions knew classification alone."""
+    best = meta["best"] if "best" in meta else meta["best_top1"]
+    before = {name: meta[name] for name in ("top1", "top5", "loss", "samples") if name in meta}
+    return {"epoch": meta["epoch"], "step": meta["step"], "best": best}, meta.get("result", before)
 
 
 def _changes(before, now):

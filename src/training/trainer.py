@@ -9,20 +9,16 @@ from itertools import islice
 import mindspore as ms
 import numpy as np
 
-from src.data.classes import classes_to_train, numbers_of_split
-from src.data.dataset import create_dataset, iterate
-from src.data.image_folder import list_split
+from src.data.dataset import iterate
 from src.errors import UserError
 from src.models.drop_path import random_state
 from src.training.checkpoint import save_training_state, save_weights
 from src.training.curves import plot_curves
 from src.training.ema import Ema
-from src.training.evaluate import EvaluationStep, evaluate
+from src.training.evaluate import evaluate
 from src.training.fine_tuning import prepare_fine_tuning
 from src.training.kernels import kernels_of
-from src.training.losses import class_weights, create_loss
 from src.training.monitor import Monitor, Plan, path_weights
-from src.training.network import build_network
 from src.training.optimizer import create_optimizer
 from src.training.parallel import average_norm_statistics, check_same_weights, sum_over_workers
 from src.training.precision import create_scaler, mixed_precision, restore_scaler, scaler_state
@@ -35,32 +31,32 @@ from src.training.sinking import sunk
 from src.training.step import TrainStep
 
 
-def train(config, world, resume=None, allow_changes=False, build=build_network):
-    """Train as `config` says and leave the results in `config.output_dir` (see `RunFolder`).
+def train(task, world, resume=None, allow_changes=False):
+    """Train as a `Task` and its configuration say, and leave the results in `config.output_dir` (see `RunFolder`).
 
     Args:
-        config (Config): the experiment.
+        task (Task): what is trained, and the experiment.
         world (World): this worker among the others; only rank 0 writes and reports.
         resume (str): None starts anew; "auto" goes on from the newest whole checkpoint in the output folder, or starts
             anew where there is none; else the path of a `last.ckpt`. The next step has the weights, moments, learning
             rates and images that it would have had without the stop.
         allow_changes (bool): resume too where the number of workers, the batch size or the images differ.
-        build: `build(config.model)` makes the network, freshly initialised.
 
     Returns:
-        dict: epoch, step, best_top1 (percent), is_stopped (by SIGTERM), and of the last evaluation, if there was one,
-        top1, top5, loss, samples.
+        dict: epoch, step, best (of `Task.best`), is_stopped (by SIGTERM), and what `Judge.result` gave last, if there
+        was an evaluation.
 
     Raises:
         UserError: the output folder, the data, the model or the checkpoint cannot be used, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C has stopped it, after saving; a second one at once.
     """
+    config = task.config
     if config.train.data_sink and config.device.target == "CPU":
         raise UserError("train.data_sink takes an Ascend or GPU but device.target is CPU; leave train.data_sink out")
     folder = RunFolder(config.output_dir, config.train.keep_checkpoints)
     lock = folder.taken() if world.rank == 0 else nullcontext()
     with lock, StopRequest().listen() as stop, kernels_of(config.device):
-        result = Trainer(config, world, folder, stop, folder.checkpoints_to_resume(resume), build).run(allow_changes)
+        result = Trainer(task, world, folder, stop, folder.checkpoints_to_resume(resume)).run(allow_changes)
         if result["is_stopped"] and stop.signal == signal.SIGINT:
             raise KeyboardInterrupt(f"stopped at step {result['step']}, and saved; --resume auto goes on from there")
         return result
@@ -73,51 +69,36 @@ class Trainer:
     need no callbacks.
 
     Args:
-        config (Config), world (World): see `train`.
+        task (Task), world (World): see `train`.
         folder (RunFolder): where the results go.
         stop (StopRequest): looked at after each step, and before each batch of an evaluation.
         checkpoints (list): paths to go on from, the newest first; without any it starts anew.
-        build: see `train`.
     """
 
-    def __init__(self, config, world, folder, stop, checkpoints, build):
-        self.config, self.world, self.folder, self.stop = config, world, folder, stop
+    def __init__(self, task, world, folder, stop, checkpoints):
+        self.task, self.config, self.world, self.folder, self.stop = task, task.config, world, folder, stop
         self.checkpoints = checkpoints
+        config = self.config
         self.scaler = create_scaler(config.device)
-        self.splits = {split: list_split(config.data, split) for split in ("train", "val")}
-        classes = classes_to_train(config.data, *self.splits.values(), config.model.num_classes)
+        task.open_to_train()
         ms.set_seed(config.train.seed)
-        self.network = build(config.model)
-        self.began, classes = prepare_fine_tuning(self.network, config.finetune, classes, bool(checkpoints))
-        self.take_classes(classes, f"the run in {folder.path}")
+        self.network = task.build()
+        self.began = prepare_fine_tuning(self.network, task, bool(checkpoints))
         self.plan = self.make_plan()
         recipe = config.optimizer
         self.optimizer = create_optimizer(self.network, recipe, self.plan.lrs, config.finetune.layer_decay)
         self.ema = Ema(self.network, recipe.ema_decay) if recipe.ema_decay else None
         self.forward = mixed_precision(self.network, config.device.amp_level, config.device.amp_dtype)
-        self.evaluation_step = EvaluationStep(self.forward)
-        self.state = {"epoch": 0, "step": 0, "best_top1": -1.0}
-        self.setting = setting_of(config, world, self.splits["train"].images, self.plan.steps_per_epoch)
-
-    def take_classes(self, classes, whose):
-        """Give the classes of the images the numbers they have in `classes` (`Classes`), by their names.
-
-        Raises:
-            UserError: there are others.
-        """
-        self.classes, self.numbers, self.class_notes = classes, {}, []
-        for split, images in self.splits.items():
-            self.numbers[split], notes = numbers_of_split(classes, self.config.data, images, whose)
-            self.class_notes += notes
+        self.judge = task.judge(self.forward)
+        self.state, self.result = {"epoch": 0, "step": 0, "best": -1.0}, {}
+        self.setting = setting_of(config, world, task.images["train"], self.plan.steps_per_epoch)
 
     def make_step(self):
-        """Return the training step; the loss knows the classes by then."""
+        """Return the training step; the task knows its classes by then."""
         recipe = self.config.optimizer
-        counts = self.splits["train"].counts() if self.config.loss.class_weights == "balanced" else None
-        loss = create_loss(self.config.loss, class_weights(self.config.loss, counts, self.numbers["train"]))
         return TrainStep(
             self.forward,
-            loss,
+            self.task.loss(),
             self.optimizer,
             self.world,
             self.scaler,
@@ -129,10 +110,10 @@ class Trainer:
     def make_plan(self):
         """Return the `Plan`: how many steps, and the learning rate of each."""
         config, workers = self.config, self.world.size
-        steps_per_epoch = self.images("train").get_dataset_size()
+        steps_per_epoch = self.task.batches("train", self.world).get_dataset_size()
         base_lr = scaled_lr(config.optimizer, config.data.batch_size, workers)
         lrs = learning_rates(config.scheduler, base_lr, steps_per_epoch, config.train.epochs)
-        images, evaluation_images = (split.images for split in self.splits.values())
+        images, evaluation_images = self.task.images["train"], self.task.images["val"]
         plan = Plan(steps_per_epoch, config.data.batch_size * workers, lrs, evaluation_images)
         if left_out := images - steps_per_epoch * plan.images_per_step:
             steps = f"{steps_per_epoch} steps of {plan.images_per_step}"
@@ -145,9 +126,10 @@ class Trainer:
         self.step = self.make_step()
         check_same_weights(self.network, self.world)
         self.place_random_state(meta.get("draws", {}))
-        reports = Reports(self.config, self.folder, self.plan.steps_per_epoch) if self.world.rank == 0 else None
+        is_first, steps = self.world.rank == 0, self.plan.steps_per_epoch
+        reports = Reports(self.config, self.folder, steps, self.task.told) if is_first else None
         if reports:
-            reports.begin(checkpoint, [*lines, *self.began, *self.class_notes], self.state)
+            reports.begin(checkpoint, [*lines, *self.began, *self.task.notes], self.state)
         unread = meta.get("unread", [])
         self.monitor = Monitor(self.config, self.plan, self.step, reports, self.state["step"], unread)
         last = self.config.train.epochs
@@ -155,8 +137,8 @@ class Trainer:
             for epoch in range(self.state["epoch"] + 1, last + 1):
                 is_done = self.is_trained(epoch, step, batches) and self.is_judged(epoch)
                 if not is_done or (epoch < last and self.should_stop()):
-                    return {**self.state, "is_stopped": True}
-        return {**self.state, "is_stopped": False}
+                    return {**self.state, **self.result, "is_stopped": True}
+        return {**self.state, **self.result, "is_stopped": False}
 
     def fed(self):
         """Return a block that gives `(step, batches)`: what to call on each batch, and where batches come from."""
@@ -167,7 +149,7 @@ class Trainer:
     def batches(self, epoch, done):
         """Yield the batches of `epoch` after the first `done`, each a tuple of Tensors."""
         steps = self.plan.steps_per_epoch
-        images = self.images("train", epoch)
+        images = self.task.batches("train", self.world, epoch)
         # Skipped batches are made nevertheless: the augmentation draws its numbers in order.
         for batch in islice(iterate(images.skip(done) if done else images), steps - done):
             done += 1
@@ -224,24 +206,24 @@ class Trainer:
             with in_place():
                 average_norm_statistics(self.network, self.world)
                 check_same_weights(self.network, self.world)
-                result = evaluate(self.evaluation_step, self.images("val"), self.world, self.should_leave)
+                result = evaluate(self.judge, self.task.batches("val", self.world), self.world, self.should_leave)
                 if result is None:
                     break
                 self.monitor.after_evaluation(kind, result)
                 results.append(result)
                 # Before the last one: a kill between the two repeats the epoch instead of losing it.
-                if result["top1"] > self.state["best_top1"]:
-                    self.state["best_top1"] = result["top1"]
+                if result[self.task.best] > self.state["best"]:
+                    self.state["best"] = result[self.task.best]
                     if self.world.rank == 0:
-                        save_weights(self.folder.best, self.network, {**self.meta(), "epoch": epoch, **result})
+                        save_weights(self.folder.best, self.network, {**self.meta(), "epoch": epoch, "result": result})
         if result is None:
             self.save()
             return False
-        self.state.update(results[0], epoch=epoch)
+        self.state["epoch"], self.result = epoch, results[0]
         self.monitor.after_epoch(path_weights(self.network))
         self.write()
         if self.world.rank == 0:
-            plot_curves(self.folder.metrics, self.folder.curves)
+            plot_curves(self.folder.metrics, self.folder.curves, self.task.drawn)
         return True
 
     def weights(self):
@@ -265,8 +247,9 @@ class Trainer:
         """Return what a checkpoint says beside its tensors."""
         return {
             **self.state,
+            "result": self.result,
             "model": dataclasses.asdict(self.config.model),
-            **self.classes.to_record(),
+            **self.task.record(),
             "setting": self.setting,
             "recipe": recipe_of(self.config),
             "lr": float(self.plan.lrs[max(self.state["step"], 1) - 1]),
@@ -284,11 +267,3 @@ class Trainer:
     def restore_scaler(self, state):
         """Give the loss scaler the state that a checkpoint holds."""
         restore_scaler(self.scaler, state)
-
-    def images(self, split, epoch=0):
-        """Return the images of this worker: of `epoch` where it trains."""
-        model, seed = self.config.model, self.config.train.seed
-        rank, workers, numbers = self.world.rank, self.world.size, self.numbers[split]
-        return create_dataset(
-            self.config.data, model.size, model.in_channels, split, rank, workers, seed, epoch, numbers=numbers
-        )

@@ -7,12 +7,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from src.data.dataset import create_dataset
 from src.data.transforms import preprocessing
 from src.deploy.card import card_classes
 from src.deploy.running.exported import ExportedModel
 from src.errors import UserError
-from src.training.evaluate import EvaluationStep, evaluate_timed, numbers_to_judge
+from src.tasks.class_judge import ClassJudge, EvaluationStep
+from src.tasks.classification import Classification
+from src.training.evaluate import evaluate_timed
 
 
 class _ExportedStep:
@@ -57,15 +58,7 @@ def evaluate_exported(config, path, world, key=None, per_class=None):
                 "configuration it was exported with, or export again"
             )
     data = dataclasses.replace(config.data, batch_size=model.batch_size or config.data.batch_size)
-    images = create_dataset(
-        data,
-        spec["image_size"],
-        spec["in_channels"],
-        "val",
-        world.rank,
-        world.size,
-        as_pixels=model.is_of_pixels,
-        numbers=numbers_to_judge(classes, data, f"model {path}", world),
-    )
+    task = Classification(dataclasses.replace(config, data=data), as_pixels=model.is_of_pixels)
+    task.open_to_judge(classes.to_record(), f"model {path}")
     batch = np.zeros((data.batch_size, *card["input"]["shape"][1:]), np.uint8 if model.is_of_pixels else np.float32)
-    return evaluate_timed(_ExportedStep(model), images, batch, world, classes, per_class)
+    return evaluate_timed(task, ClassJudge(_ExportedStep(model), batch, classes.names), world, per_class)

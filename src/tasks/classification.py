@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Classification: which class an image as a whole is of."""
+
+import numpy as np
+
+from src.data.classes import Classes, classes_to_train, numbers_of_split
+from src.data.dataset import create_dataset
+from src.data.image_folder import list_split
+from src.tasks.class_judge import ClassJudge, EvaluationStep
+from src.tasks.pretrained_classes import load_pretrained
+from src.training.losses import class_weights, create_loss
+from src.training.network import build_network
+from src.training.task import Task
+
+
+class Classification(Task):
+    """Images in folders, or of a CIFAR; cross entropy; top-1 and top-5.
+
+    Args:
+        config (Config): the experiment.
+        build_model: `build_model(config.model)` makes the network.
+        as_pixels (bool): images to evaluate with come as a file takes them that normalises them itself, see
+            `create_dataset`.
+    """
+
+    best, best_name, drawn = "top1", "top-1", {"top1": "top-1", "top5": "top-5"}
+
+    def __init__(self, config, build_model=build_network, as_pixels=False):
+        super().__init__(config)
+        self.build_model, self.as_pixels = build_model, as_pixels
+
+    def build(self):
+        return self.build_model(self.config.model)
+
+    def open_to_train(self):
+        data = self.config.data
+        self.splits = {split: list_split(data, split) for split in ("train", "val")}
+        classes = classes_to_train(data, *self.splits.values(), self.config.model.num_classes)
+        self._number(classes, f"the run in {self.config.output_dir}")
+
+    def open_to_judge(self, record, whose):
+        self.splits = {"val": list_split(self.config.data, "val")}
+        self.adopt(record, whose)
+
+    def record(self):
+        return self.classes.to_record()
+
+    def adopt(self, record, whose):
+        self._number(Classes.recorded(record, self.config.model.num_classes), whose)
+
+    def _number(self, classes, whose):
+        """Give the classes of the images the numbers they have in `classes` (`Classes`), by their names."""
+        self.classes, self.numbers, self.notes = classes, {}, []
+        self.images = {split: images.images for split, images in self.splits.items()}
+        for split, images in self.splits.items():
+            self.numbers[split], notes = numbers_of_split(classes, self.config.data, images, whose)
+            self.notes += notes
+
+    def load_pretrained(self, network, path):
+        line, classes = load_pretrained(network, path, self.classes)
+        self._number(classes, f"checkpoint {path}")
+        return line
+
+    def batches(self, split, world, epoch=0):
+        config = self.config
+        return create_dataset(
+            *(config.data, config.model.size, config.model.in_channels, split),
+            *(world.rank, world.size, config.train.seed, epoch),
+            as_pixels=self.as_pixels,
+            numbers=self.numbers[split],
+        )
+
+    def loss(self):
+        recipe = self.config.loss
+        counts = self.splits["train"].counts() if recipe.class_weights == "balanced" else None
+        return create_loss(recipe, class_weights(recipe, counts, self.numbers["train"]))
+
+    def judge(self, forward):
+        model = self.config.model
+        images = np.zeros((self.config.data.batch_size, model.in_channels, *model.size), np.float32)
+        return ClassJudge(EvaluationStep(forward), images, self.classes.names)
+
+    def told(self, result):
+        return f"top-1 {result['top1']:.2f} %  top-5 {result['top5']:.2f} %  loss {result['loss']:.4f}"

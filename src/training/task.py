@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What differs between tasks. The trainer is handed a `Task` and knows no other difference."""
+
+
+class Task:
+    """What a network of one experiment learns from, by what, and how it is judged.
+
+    First comes `open_to_train`, or `open_to_judge`: they find the images, and what the numbers of their classes mean.
+
+    Args:
+        config (Config): the experiment.
+
+    Attributes:
+        best (str): the number of `Judge.result` by which the best weights are chosen, in percent; the more the better.
+        best_name (str): what people call it.
+        drawn (dict): the numbers that `curves.png` draws beside the loss: {number: name}, in percent.
+        images (dict): how many images "train" and "val" have, of all workers.
+        notes (list): lines on what one may not expect of the images.
+    """
+
+    best, best_name, drawn = "", "", {}
+
+    def __init__(self, config):
+        self.config, self.images, self.notes = config, {}, []
+
+    def build(self):
+        """Return the network, freshly initialised."""
+        raise NotImplementedError
+
+    def open_to_train(self):
+        """Find the images to train and to evaluate with; `UserError` if they cannot be used."""
+        raise NotImplementedError
+
+    def open_to_judge(self, record, whose):
+        """Find the images to evaluate a network with that knows the classes of `record`, see `adopt`."""
+        raise NotImplementedError
+
+    def record(self):
+        """Return what a checkpoint says of the classes, as JSON values."""
+        raise NotImplementedError
+
+    def adopt(self, record, whose):
+        """Number the classes as `record` does: `record()` of an earlier run, or a dict that holds it.
+
+        Args:
+            whose (str): record this is, for messages.
+
+        Raises:
+            UserError: the images are of other classes.
+        """
+        raise NotImplementedError
+
+    def load_pretrained(self, network, path):
+        """Begin with the weights of another training as far as they fit; return a line on it.
+
+        Raises:
+            UserError: they do not fit, or the file cannot be read.
+        """
+        raise NotImplementedError
+
+    def batches(self, split, world, epoch=0):
+        """Return one epoch of batches of `world`'s worker, as a data set of MindSpore.
+
+        Args:
+            split (str): "train": whole batches, in an order that follows `train.seed` and `epoch`; or "val": each image
+                once over all workers.
+        """
+        raise NotImplementedError
+
+    def loss(self):
+        """Return a Cell from what the network gives in training, and the rest of a batch, to the mean loss."""
+        raise NotImplementedError
+
+    def judge(self, forward):
+        """Return the `Judge` of what `forward`, the network perhaps in mixed precision, answers."""
+        raise NotImplementedError
+
+    def told(self, result):
+        """Return what `Judge.result` returned, for people, in a few words."""
+        raise NotImplementedError
+
+
+class Judge:
+    """Adds up how good the answers to many batches are.
+
+    Attributes:
+        step (nn.Cell): what runs for a batch, the network within it.
+    """
+
+    step = None
+
+    def compile(self):
+        """Make the graphs, so that their time is not that of the first batch."""
+        raise NotImplementedError
+
+    def begin(self):
+        """Forget what was added."""
+        raise NotImplementedError
+
+    def add(self, *batch):
+        """Judge the answers to the Tensors of a batch, which may be a short one."""
+        raise NotImplementedError
+
+    def result(self, world):
+        """Return the numbers over all workers, each of which has to call this; "samples", how many images, among them.
+
+        Raises:
+            UserError: there was no image.
+        """
+        raise NotImplementedError
+
+    def write_per_class(self, path, world):
+        """Write the results of each class into files at `path`, a .csv; every worker has to call it."""
+        raise NotImplementedError
