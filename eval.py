@@ -45,19 +45,18 @@ def main():
         )
 
     # MindSpore takes seconds to load.
-    from src.data.check_data import check_data, count_left_out
+    from src.data.check_data import count_left_out
     from src.device import setup_device
     from src.tasks import create_task
-    from src.training.parallel import sum_over_workers
 
     # onnxruntime has devices of its own; MindSpore need not have them.
     is_onnx = (arguments.model or "").endswith(".onnx")
     world = setup_device(dataclasses.replace(config.device, target="CPU") if is_onnx else config.device)
+    task = create_task(config)
     if arguments.check_data:
-        check_data(config.data, ("val",), world, sum_over_workers)
+        task.check(("val",), world)
     if config.data.damaged_list and world.rank == 0:
         print(count_left_out(config.data, ("val",)), file=sys.stderr)
-    task = create_task(config)
     if arguments.model:
         from src.deploy.running.evaluate import evaluate_exported
         from src.deploy.running.key import read_key

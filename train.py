@@ -30,18 +30,16 @@ def main():
     keep_ctrl_c()
 
     # MindSpore takes seconds to load.
-    from src.data.check_data import check_data, count_left_out
+    from src.data.check_data import count_left_out
     from src.device import setup_device
     from src.tasks import create_task
-    from src.training.parallel import sum_over_workers
     from src.training.trainer import train
 
-    world = setup_device(config.device)
+    world, task = setup_device(config.device), create_task(config)
     if arguments.check_data:
-        check_data(config.data, ("train", "val"), world, sum_over_workers)
+        task.check(("train", "val"), world)
     if config.data.damaged_list and world.rank == 0:
         print(count_left_out(config.data, ("train", "val")), file=sys.stderr)
-    task = create_task(config)
     result = train(task, world, arguments.resume, arguments.allow_changes)
     if world.rank == 0 and result["is_stopped"]:
         print(f"stopped at step {result['step']} as asked, and saved; --resume auto goes on from there")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from src.errors import UserError
 from src.image_size import sides
-from src.recipe_checks import check_recipe
+from src.recipe_checks import check_recipe, check_task
 from src.schema import (
     ascending_pair,
     at_least,
@@ -34,7 +34,8 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    name: str = key(dataclasses.MISSING, "model to create, e.g. acmix_resnet26")
+    name: str = key(dataclasses.MISSING, "model to create, e.g. acmix_resnet26; of segmentation: the backbone")
+    head: str = key("", "of segmentation: Semantic FPN or UperNet", one_of("", "fpn", "upernet"))
     num_classes: int = key(1000, "number of classes", at_least(1))
     image_size: int | list[int] = key(
         224, "side of the square input, or its [height, width], pixels", each_of_two(at_least(1))
@@ -53,8 +54,9 @@ class ModelConfig:
 class DataConfig:
     name: str = key(
         "image_folder",
-        "data set; digits writes itself into data_dir; cifar10 and cifar100 are their binary files",
-        one_of("image_folder", "digits", "cifar10", "cifar100"),
+        "data set; digits, and scenes for segmentation, write themselves into data_dir; cifar10 and cifar100 are "
+        "their binary files",
+        one_of("image_folder", "digits", "cifar10", "cifar100", "scenes"),
     )
     data_dir: str = key(
         "", "folder with the train and val folders, as images or packed (scripts/create_mindrecord.py), or of a CIFAR"
@@ -94,6 +96,29 @@ class DataConfig:
     )
     mean: list[float] = key(IMAGENET_MEAN, "mean of each channel, pixels in 0..1", each(between(0, 1)))
     std: list[float] = key(IMAGENET_STD, "standard deviation of each channel, pixels in 0..1", each(between(1e-4, 1)))
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationConfig:
+    """Of task segmentation alone; data.hflip, mean, std, batch_size and num_workers hold there too."""
+
+    train_images: str = key("images/training", "folder of images to train on, in data.data_dir")
+    train_masks: str = key("annotations/training", "folder of their masks, PNG files of the same names")
+    val_images: str = key("images/validation", "folder of images to evaluate on")
+    val_masks: str = key("annotations/validation", "folder of their masks")
+    class_names: str = key("", "file in data.data_dir with the name of a class on each line; empty: their numbers")
+    reduce_zero_label: bool = key(True, "0 in a mask is no class, and 1 the first, as in ADE20K")
+    ignore_label: int = key(255, "value in masks of pixels without a class", between(0, 255))
+    scale: list[float] = key(
+        [512.0, 2048.0], "shorter and longer side that images are made to fit into, pixels", ascending_pair(100000)
+    )
+    scale_range: list[float] = key([0.5, 2.0], "of training: factors on scale, drawn for each image", ascending_pair())
+    most_of_one_class: float = key(0.75, "share of a training crop that one class may have", between(0, 1))
+    distortion: bool = key(True, "whether training changes brightness, contrast, saturation and hue")
+    divisor: int = key(32, "of evaluation: sides are enlarged to a multiple of it", at_least(1))
+    average: str = key("all", "loss over all pixels, as published, or over those with a class", one_of("all", "valid"))
+    auxiliary_weight: float = key(0.4, "of upernet: share of its auxiliary head in the loss", at_least(0))
+    dropout: float = key(0.1, "share of the channels left out before each classifier", below(0, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,8 +200,10 @@ class DeviceConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    task: str = key("classification", "what the network is trained for", one_of("classification", "segmentation"))
     model: ModelConfig = section(ModelConfig)
     data: DataConfig = section(DataConfig)
+    segmentation: SegmentationConfig = section(SegmentationConfig)
     optimizer: OptimizerConfig = section(OptimizerConfig)
     scheduler: SchedulerConfig = section(SchedulerConfig)
     loss: LossConfig = section(LossConfig)
@@ -323,6 +350,7 @@ def _check_together(config, source):
             f"{source('loss.class_weights')}: loss.class_weights has {len(weights)} numbers but takes one for each of "
             f"the {model.num_classes} classes (model.num_classes)"
         )
+    check_task(config, source)
     check_recipe(config, source)
     _check_options(model, source)
 

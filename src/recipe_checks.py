@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of a training recipe that are each possible but not together."""
 
+from functools import reduce
+
 from src.errors import UserError
+from src.schema import walk
 
 # Which choices of its section's name use this key; the others refuse it.
 _USERS = {
@@ -14,6 +17,46 @@ _USERS = {
     "scheduler.milestones": ("multi_step",),
     "scheduler.factor": ("step", "multi_step"),
 }
+
+# Which task uses these keys, or all of a section; the others refuse them.
+_TASKS = {
+    "segmentation": ("segmentation", "model.head"),
+    "classification": (
+        *("loss", "finetune.layer_decay", "data.train_split", "data.val_split", "data.damaged_list", "data.resize"),
+        *("data.crop_scale", "data.crop_ratio", "data.crop_padding", "data.interpolation", "data.randaugment"),
+        *("data.random_erasing", "data.mixup", "data.cutmix"),
+    ),
+}
+# data.name, by task.
+_DATA = {
+    "classification": ("image_folder", "digits", "cifar10", "cifar100"),
+    "segmentation": ("image_folder", "scenes"),
+}
+
+
+def check_task(config, source):
+    """Refuse keys that belong to another task than `config.task`, and lacks of its own.
+
+    Args, Raises: as `check_recipe`.
+    """
+    defaults = type(config)(model=type(config.model)(config.model.name))
+    for task, names in _TASKS.items():
+        for name, _, _ in walk(type(config)) if task != config.task else ():
+            is_of_task = any(name == other or name.startswith(f"{other}.") for other in names)
+            now, default = (reduce(getattr, name.split("."), values) for values in (config, defaults))
+            if is_of_task and now != default:
+                raise UserError(
+                    f"{source(name)}: {name} belongs to task {task} but task is {config.task}; leave it out"
+                )
+    if config.task == "segmentation" and not config.model.head:
+        raise UserError(f"{source('model.head')}: model.head takes fpn or upernet where task is segmentation")
+    if config.task == "segmentation" and config.model.in_channels != 3:
+        raise UserError(f"{source('model.in_channels')}: model.in_channels takes 3 where task is segmentation")
+    names = _DATA[config.task]
+    if config.data.name not in names:
+        raise UserError(
+            f"{source('data.name')}: data.name is {config.data.name} but {config.task} takes {' or '.join(names)}"
+        )
 
 
 def check_recipe(config, source):

@@ -18,7 +18,7 @@ from mindspore.train.mind_ir_pb2 import ModelProto, TensorProto
 from src.config import DeviceConfig, LossConfig, OptimizerConfig
 from src.device import World
 from src.models import create_model
-from src.models.drop_path import DropPath
+from src.ops.drop_path import DropPath
 from src.tasks.class_judge import EvaluationStep
 from src.training.ema import Ema
 from src.training.losses import create_loss

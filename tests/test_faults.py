@@ -123,7 +123,7 @@ def test_images_that_disappear():
         return NumpySlicesDataset((np.zeros((20, 2)), np.zeros(20)), shuffle=False).batch(4)
 
     run = SimpleNamespace(
-        plan=Plan(6, 4, [], 15),
+        plan=Plan(6, 4, [], 3),
         config=SimpleNamespace(data=SimpleNamespace(data_dir="images")),
         world=World(),
         task=SimpleNamespace(batches=five_batches),

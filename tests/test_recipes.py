@@ -9,7 +9,7 @@ from mindspore import nn
 from src.config import DeviceConfig, FinetuneConfig, LossConfig, OptimizerConfig, load_config
 from src.device import World
 from src.errors import UserError
-from src.models.drop_path import DropPath
+from src.ops.drop_path import DropPath
 from src.training.ema import Ema
 from src.training.losses import create_loss
 from src.training.optimizer import create_optimizer

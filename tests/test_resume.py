@@ -110,7 +110,7 @@ def test_workers_leave_an_evaluation_together(images, workers, batch_size, log_i
     for rank in range(workers):
         run = SimpleNamespace(
             world=World(rank, workers),
-            plan=Plan(1, batch_size * workers, [], images),
+            plan=Plan(1, batch_size * workers, [], images // (batch_size * workers)),
             config=SimpleNamespace(train=SimpleNamespace(log_interval=log_interval)),
             should_stop=lambda: True,
         )

@@ -8,7 +8,7 @@ import numpy as np
 from mindspore import nn
 
 from src.config import load_config
-from src.models.drop_path import DropPath
+from src.ops.drop_path import DropPath
 
 CLASSES, SIZE = 3, 8
 

@@ -4,6 +4,8 @@
 from mindspore import nn
 from mindspore.common.initializer import Normal
 
+from src.ops.drop_path import DropPath
+
 DROPOUT = 0.1  # of whole channels, in training
 
 
@@ -12,8 +14,10 @@ class PixelClassifier(nn.Cell):
 
     def __init__(self, channels, num_classes, dropout=DROPOUT):
         super().__init__()
-        self.dropout = nn.Dropout2d(p=dropout) if dropout else nn.Identity()
+        self.dropout = DropPath(dropout) if dropout else nn.Identity()
         self.linear = nn.Conv2d(channels, num_classes, 1, has_bias=True, weight_init=Normal(0.01), bias_init="zeros")
 
     def construct(self, x):
-        return self.linear(self.dropout(x))
+        # Of each channel of each image by itself; not `nn.Dropout2d`, whose random state no resumed run can have.
+        rows = self.dropout(x.reshape(x.shape[0] * x.shape[1], -1))
+        return self.linear(rows.reshape(x.shape))

@@ -10,9 +10,9 @@ from mindspore.common.initializer import HeNormal
 
 from src.models.backbone import Backbone
 from src.models.checks import check_depths, check_whole, first_stride
-from src.models.drop_path import DropPath, drop_path_rates
 from src.models.registry import register_model
 from src.ops.acmix import ACmix
+from src.ops.drop_path import DropPath, drop_path_rates
 
 BLOCKS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3)}
 EXPANSION = 4

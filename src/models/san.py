@@ -9,9 +9,9 @@ from mindspore import nn, ops
 
 from src.models.backbone import Backbone
 from src.models.checks import check_depths, check_whole, first_stride
-from src.models.drop_path import DropPath, drop_path_rates
 from src.models.registry import register_model
 from src.ops.acmix import ConvolutionPath, Mix
+from src.ops.drop_path import DropPath, drop_path_rates
 from src.ops.patchwise_attention import PatchwiseAttention
 
 BLOCKS = {10: (2, 1, 2, 4, 1), 15: (3, 2, 3, 5, 2), 19: (3, 3, 4, 6, 3)}

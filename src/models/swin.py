@@ -10,9 +10,9 @@ from mindspore.common.initializer import TruncatedNormal
 
 from src.models.backbone import Backbone
 from src.models.checks import check_depths, check_whole
-from src.models.drop_path import DropPath, drop_path_rates
 from src.models.published import LAYER_NORMS
 from src.models.registry import register_model
+from src.ops.drop_path import DropPath, drop_path_rates
 from src.ops.gelu import Gelu
 from src.ops.window_attention import WindowACmix
 

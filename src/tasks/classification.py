@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from src.data.check_data import check_data
 from src.data.classes import Classes, classes_to_train, numbers_of_split
 from src.data.dataset import create_dataset
 from src.data.image_folder import list_split
@@ -10,6 +11,7 @@ from src.tasks.class_judge import ClassJudge, EvaluationStep
 from src.tasks.pretrained_classes import load_pretrained
 from src.training.losses import class_weights, create_loss
 from src.training.network import build_network
+from src.training.parallel import sum_over_workers
 from src.training.task import Task
 
 
@@ -60,6 +62,9 @@ class Classification(Task):
         line, classes = load_pretrained(network, path, self.classes)
         self._number(classes, f"checkpoint {path}")
         return line
+
+    def check(self, splits, world):
+        check_data(self.config.data, splits, world, sum_over_workers)
 
     def batches(self, split, world, epoch=0):
         config = self.config

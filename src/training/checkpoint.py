@@ -13,8 +13,8 @@ from pathlib import Path
 import mindspore as ms
 
 from src.errors import UserError
-from src.models.drop_path import random_state
 from src.models.image_size import resizers
+from src.ops.drop_path import random_state
 from src.training.atomic import replacing
 from src.training.finite import check_finite
 

@@ -27,8 +27,9 @@ def plot_curves(metrics_jsonl, png, drawn):
     # Fixed: matplotlib's own search for a layout takes twice as long as the drawing.
     figure.subplots_adjust(left=0.04, right=0.99, bottom=0.06, top=0.96, wspace=0.22, hspace=0.25)
     loss, accuracy, rate, norm, speed, wait, memory, weights = panels.ravel()
-    _draw(loss, train, "loss", label="training (smoothed labels)")
-    _draw(loss, [line for line in evaluation if "loss" in line], "loss", label="validation", marker="o")
+    _draw(loss, train, "loss", label="training")
+    if judged := [line for line in evaluation if "loss" in line]:
+        _draw(loss, judged, "loss", label="validation", marker="o")
     loss.set(title="Loss", ylabel="cross entropy (nats)")
     for (number, name), marker in zip(drawn.items(), "osD"):
         _draw(accuracy, evaluation, number, label=name, marker=marker)

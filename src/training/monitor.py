@@ -22,13 +22,13 @@ class Plan:
         steps_per_epoch (int): training steps an epoch.
         images_per_step (int): images of all workers together.
         lrs (numpy.ndarray): (steps,), the learning rate of each step of the whole training.
-        evaluation_images (int): of all workers together.
+        evaluation_steps (int): batches that each worker has at least in an evaluation.
     """
 
     steps_per_epoch: int
     images_per_step: int
     lrs: np.ndarray
-    evaluation_images: int
+    evaluation_steps: int
 
 
 class Monitor:

@@ -9,8 +9,10 @@ def build_network(config):
     """Return the network of a `ModelConfig`, freshly initialised: images (B, C, S, S) to logits (B, K).
 
     Raises:
-        UserError: an unknown model, or values it cannot work with.
+        UserError: an unknown model, or values it cannot work with; or it is no classifier.
     """
+    if config.head:
+        raise UserError(f"model {config.head} on {config.name} is a segmenter, which train.py and eval.py alone take")
     if "features_only" in config.options:
         raise UserError("model.options.features_only leaves nothing to train or evaluate by; it is for create_model")
     try:

@@ -51,7 +51,13 @@ class _Float32Output(nn.Cell):
         self.network = network
 
     def construct(self, x):
-        return self.network(x).astype(mstype.float32)
+        out = self.network(x)
+        if not isinstance(out, tuple):
+            return out.astype(mstype.float32)
+        parts = ()
+        for part in out:
+            parts += (part.astype(mstype.float32),)
+        return parts
 
 
 def create_scaler(device):

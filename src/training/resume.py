@@ -91,7 +91,7 @@ def _refuse_another_state(changes, path):
     refused = [
         f"{name} {before}, now {now}"
         for name, (before, now) in changes.items()
-        if name == "optimizer.name"
+        if name in ("task", "optimizer.name")
         or (name.startswith("model.") and name != "model.drop_path_rate")
         or (average and name == "optimizer.ema_decay" and 0 in average)
     ]

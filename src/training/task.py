@@ -23,6 +23,11 @@ class Task:
     def __init__(self, config):
         self.config, self.images, self.notes = config, {}, []
 
+    @property
+    def judged_at_once(self):
+        """How many images a batch of "val" has."""
+        return self.config.data.batch_size
+
     def build(self):
         """Return the network, freshly initialised."""
         raise NotImplementedError
@@ -55,6 +60,16 @@ class Task:
 
         Raises:
             UserError: they do not fit, or the file cannot be read.
+        """
+        raise NotImplementedError
+
+    def check(self, splits, world):
+        """Look at every image of `splits` ("train", "val"); name those that cannot be used.
+
+        The workers of a job share the images, and each of them has to call it.
+
+        Raises:
+            UserError: there are some that are not to be left out.
         """
         raise NotImplementedError
 

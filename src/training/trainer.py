@@ -11,7 +11,7 @@ import numpy as np
 
 from src.data.dataset import iterate
 from src.errors import UserError
-from src.models.drop_path import random_state
+from src.ops.drop_path import random_state
 from src.training.checkpoint import save_training_state, save_weights
 from src.training.curves import plot_curves
 from src.training.ema import Ema
@@ -113,8 +113,9 @@ class Trainer:
         steps_per_epoch = self.task.batches("train", self.world).get_dataset_size()
         base_lr = scaled_lr(config.optimizer, config.data.batch_size, workers)
         lrs = learning_rates(config.scheduler, base_lr, steps_per_epoch, config.train.epochs)
-        images, evaluation_images = self.task.images["train"], self.task.images["val"]
-        plan = Plan(steps_per_epoch, config.data.batch_size * workers, lrs, evaluation_images)
+        images = self.task.images["train"]
+        evaluation_steps = self.task.images["val"] // (self.task.judged_at_once * workers)
+        plan = Plan(steps_per_epoch, config.data.batch_size * workers, lrs, evaluation_steps)
         if left_out := images - steps_per_epoch * plan.images_per_step:
             steps = f"{steps_per_epoch} steps of {plan.images_per_step}"
             self.began.append(f"{images} images in {steps}: {left_out} stay out, others each epoch")
@@ -191,7 +192,7 @@ class Trainer:
 
     def should_leave(self, batches):
         """Whether to leave an evaluation after so many batches; workers agree where each of them has one more."""
-        has_each_more = (batches + 1) * self.plan.images_per_step <= self.plan.evaluation_images
+        has_each_more = batches < self.plan.evaluation_steps
         is_asked = self.world.size == 1 or (batches % self.config.train.log_interval == 0 and has_each_more)
         return is_asked and self.should_stop()
 

@@ -13,7 +13,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from src.models import resnet, san
-from src.models.drop_path import DropPath
+from src.ops.drop_path import DropPath
 
 
 class Affine(NamedTuple):

@@ -20,7 +20,8 @@ def _cycles():
 class DropPath(nn.Cell):
     """In training, replace the residual branch of an image by zeros with probability `rate`, and scale up the others.
 
-    Huang et al., *Deep Networks with Stochastic Depth*, ECCV 2016. Inputs and outputs: (B, ...).
+    Huang et al., *Deep Networks with Stochastic Depth*, ECCV 2016. Inputs and outputs: (B, ...). Where each row is a
+    channel, it is dropout of channels.
 
     Draw number n is a function of n and of the place in the cycles where this Cell begins, which follows
     `mindspore.set_seed`. So `draws`, the number of draws so far, is all its random state: a run that gets it back

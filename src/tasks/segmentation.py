@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Semantic segmentation: which class each pixel of an image is of."""
+
+import numpy as np
+
+from src.data.pixels import check_pixels, class_names, create_pixel_dataset, list_pixels
+from src.errors import UserError
+from src.models.segmenter import create_segmenter
+from src.tasks.pixel_judge import PixelJudge
+from src.tasks.pretrained_backbone import load_backbone
+from src.training.parallel import sum_over_workers
+from src.training.pixel_losses import PixelCrossEntropy, SegmentationLoss
+from src.training.task import Task
+
+
+class Segmentation(Task):
+    """Folders of images and masks; cross entropy of every pixel; mean intersection over union."""
+
+    best, best_name, drawn = "miou", "mIoU", {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
+
+    judged_at_once = 1  # each has a size of its own
+
+    def build(self):
+        model = self.config.model
+        try:
+            return create_segmenter(
+                *(model.head, model.name, model.num_classes, model.size, model.in_channels, model.drop_path_rate),
+                self.config.segmentation.dropout,
+                **model.options,
+            )
+        except ValueError as error:
+            raise UserError(f"model {model.head} on {model.name}: {error}") from error
+
+    def open_to_train(self):
+        self._open("train", "val")
+
+    def open_to_judge(self, record, whose):
+        self._open("val")
+        self.adopt(record, whose)
+
+    def _open(self, *splits):
+        data, settings = self.config.data, self.config.segmentation
+        self.splits = {split: list_pixels(data, settings, split) for split in splits}
+        self.names = class_names(data, settings, self.config.model.num_classes)
+        self.images = {split: listed.images for split, listed in self.splits.items()}
+        self.notes = [line for listed in self.splits.values() for line in listed.notes()]
+
+    def record(self):
+        return {"classes": self.names}
+
+    def adopt(self, record, whose):
+        names = record.get("classes") or self.names
+        if names != self.names:
+            raise UserError(
+                f"{whose} knows the classes {', '.join(names[:5])}..., and segmentation.class_names says "
+                f"{', '.join(self.names[:5])}...; masks are numbers: give the names it was trained with"
+            )
+
+    def load_pretrained(self, network, path):
+        """A classifier's weights are those of the backbone; a segmenter's those of the whole."""
+        return load_backbone(network, path)
+
+    def check(self, splits, world):
+        problems = 0
+        for split in splits:
+            listed = list_pixels(self.config.data, self.config.segmentation, split)
+            problems += check_pixels(self.config, listed, world)
+        if problems := int(sum_over_workers(np.array([problems], np.float32), world)[0]):
+            raise UserError(f"{problems} image(s) or mask(s) cannot be used, named above; mend or remove them")
+
+    def batches(self, split, world, epoch=0):
+        return create_pixel_dataset(self.config, self.splits[split], split, world, epoch)
+
+    def loss(self):
+        settings = self.config.segmentation
+        return SegmentationLoss(PixelCrossEntropy(settings.ignore_label, settings.average), settings.auxiliary_weight)
+
+    def judge(self, forward):
+        return PixelJudge(forward, self.names, self.config.segmentation.ignore_label, self.config.model.size)
+
+    def told(self, result):
+        return f"mIoU {result['miou']:.2f} %  mAcc {result['macc']:.2f} %  aAcc {result['aacc']:.2f} %"

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The task of segmentation: its judge by the reference's answers, and a training from folders to a table of classes."""
+
+import csv
+import json
+import re
+import shutil
+
+import mindspore as ms
+import numpy as np
+import pytest
+from golden_network import GOLDEN
+from mindspore import nn
+from PIL import Image
+from same_run import after, interrupt, weights_of
+from tiny_training import changed
+
+from src.config import load_config
+from src.data.scenes import NAMES, write_scenes
+from src.device import World
+from src.errors import UserError
+from src.models import create_model
+from src.tasks import create_task
+from src.tasks.pixel_judge import PixelJudge, confusion_of, scores
+from src.training import trainer
+from src.training.checkpoint import save_weights
+from src.training.evaluate import evaluate, evaluate_checkpoint
+from src.training.metrics import read_metrics
+
+OPERATORS = GOLDEN / "downstream" / "operators"
+
+
+@pytest.mark.parametrize("kind", ["plain", "reduced"])
+def test_scores_are_the_reference_s(kind):
+    """mIoU, mAcc, aAcc and those of each class equal mmsegmentation's, an absent class left out of the means."""
+    arrays, case = np.load(f"{OPERATORS}.npz"), json.loads(OPERATORS.with_suffix(".json").read_text())["cases"]["miou"]
+    label, best = arrays["miou.label"], arrays["miou.pred"].astype(np.int64)
+    if kind == "reduced":
+        label, best = np.where((label == 0) | (label == 255), 255, label - 1), np.maximum(best - 1, 0)
+    confusion = confusion_of(label.astype(np.int64), best, 12, 255)
+    for got, name in zip(scores(confusion), ("iou", "acc")):
+        np.testing.assert_allclose(got / 100, arrays[f"miou.{kind}.{name}"], rtol=1e-7)
+    means = {"mIoU": np.nanmean(scores(confusion)[0]), "mAcc": np.nanmean(scores(confusion)[1])}
+    means["aAcc"] = 100 * confusion.diagonal().sum() / confusion.sum()
+    assert {name: value / 100 for name, value in means.items()} == {
+        name: pytest.approx(case[kind][name], rel=1e-6) for name in means
+    }
+
+
+class Colours(nn.Cell):
+    """Takes the logits out of the image itself: (1, 3, H, W)."""
+
+    def construct(self, image):
+        return image
+
+
+def test_pixels_are_judged_at_their_own_size():
+    """Labels keep the size of the file, whatever that of the network's image; sums over images, not means of means."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    rng, batches, expected = np.random.default_rng(0), [], np.zeros((3, 3), np.int64)
+    for height, width in ((8, 12), (16, 8)):
+        label = rng.choice([0, 1, 2, 255], (height, width)).astype(np.int32)
+        best = np.repeat(np.repeat(rng.integers(0, 3, (height // 4, width // 4)), 4, 0), 4, 1)
+        batches.append((np.eye(3, dtype=np.float32)[best].transpose(2, 0, 1)[None], label[None]))
+        for of_label, of_best in zip(label.ravel(), best.ravel()):
+            if of_label != 255:
+                expected[of_label, of_best] += 1
+    judge = PixelJudge(Colours(), ["a", "b", "c"], 255, (8, 12))
+
+    class Batches:
+        children = ()
+
+        def create_tuple_iterator(self, num_epochs):
+            return ((ms.Tensor(image), ms.Tensor(label)) for image, label in batches)
+
+    result = evaluate(judge, Batches(), World())
+    np.testing.assert_array_equal(judge.confusion, expected)
+    right = expected.diagonal()
+    assert result == {
+        "miou": pytest.approx(100 * np.mean(right / (expected.sum(0) + expected.sum(1) - right))),
+        "macc": pytest.approx(100 * np.mean(right / expected.sum(1))),
+        "aacc": pytest.approx(100 * right.sum() / expected.sum()),
+        "samples": 2,
+    }
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    write_scenes(folder, {"training": 8, "validation": 3})
+    return folder
+
+
+@pytest.fixture
+def small(scenes, tmp_path):
+    """The `Config` of two epochs of four steps."""
+    path = tmp_path / "small.yaml"
+    path.write_text(
+        f"""
+        task: segmentation
+        model: {{name: acmix_resnet26, head: fpn, num_classes: 11, image_size: 64, drop_path_rate: 0.1,
+                 options: {{width: 8, depths: [1, 1, 1, 1]}}}}
+        data: {{data_dir: {scenes}, batch_size: 2, num_workers: 2}}
+        segmentation: {{scale: [64, 64], scale_range: [0.8, 1.2], class_names: class_names.txt}}
+        optimizer: {{lr: 0.05, lr_batch: 0, ema_decay: 0.9}}
+        scheduler: {{warmup_epochs: 0}}
+        train: {{epochs: 2, log_interval: 2, save_steps: 3}}
+        output_dir: {tmp_path / "run"}
+        """
+    )
+    return load_config(path)
+
+
+def test_a_segmenter_is_trained_stopped_resumed_and_judged(small, tmp_path, monkeypatch):
+    """The whole road: bit for bit the same after a stop, mIoU the best, a table of classes, the checkpoint's result."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    monkeypatch.setattr(trainer, "plot_curves", lambda *_: None)
+    whole = changed(small, output_dir=str(tmp_path / "whole"))
+    result = trainer.train(create_task(whole), World())
+    assert result["samples"] == 3 and result["best"] >= result["miou"] > 0 and result["step"] == 8
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        after(6, interrupt, patch)
+        trainer.train(create_task(small), World())
+    assert trainer.train(create_task(small), World(), resume="auto") == result
+    expected, got = (weights_of(f"{config.output_dir}/last.ckpt") for config in (whole, small))
+    for name, value in expected.items():
+        np.testing.assert_array_equal(got[name], value, err_msg=name)
+    kinds = [line["kind"] for line in read_metrics(f"{small.output_dir}/metrics.jsonl")]
+    assert kinds == ["train", "train", "eval", "ema", "paths"] * 2
+    table = tmp_path / "classes.csv"
+    judged, _ = evaluate_checkpoint(create_task(small), f"{small.output_dir}/last.ckpt", World(), table)
+    assert judged == pytest.approx({name: result[name] for name in judged}, rel=1e-6)
+    rows = list(csv.DictReader(table.open()))
+    assert [row["name"] for row in rows] == [*NAMES]
+    there = [float(row["iou"]) for row in rows if row["iou"]]
+    assert np.mean(there) == pytest.approx(judged["miou"], abs=0.01)
+
+
+def test_what_cannot_be_segmented_is_refused(small, tmp_path):
+    """A head of no task, data of the other, other names than a checkpoint's, labels out of range: one line each."""
+    path = tmp_path / "other.yaml"
+    for text, named in (
+        ("model: {name: resnet26, head: fpn}", "model.head belongs to task segmentation but task is classification"),
+        ("{model: {name: resnet26}, segmentation: {divisor: 8}}", "segmentation.divisor belongs to task segmentation"),
+        (
+            "{task: segmentation, model: {name: resnet26, head: fpn, in_channels: 1}, data: {mean: [0.5], std: [0.5]}}",
+            "model.in_channels takes 3 where task is segmentation",
+        ),
+        ("{task: segmentation, model: {name: resnet26}}", "model.head takes fpn or upernet where task is segmentation"),
+        (
+            "{task: segmentation, model: {name: resnet26, head: fpn}, data: {mixup: 0.2}}",
+            "data.mixup belongs to task classification but task is segmentation",
+        ),
+        (
+            "{task: segmentation, model: {name: resnet26, head: fpn}, data: {name: digits}}",
+            "data.name is digits but segmentation takes image_folder or scenes",
+        ),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=named):
+            load_config(path)
+    task = create_task(small)
+    with pytest.raises(UserError, match=r"^checkpoint x knows the classes ant, bee.*segmentation\.class_names says"):
+        task.open_to_judge({"classes": ["ant", "bee"]}, "checkpoint x")
+    task = create_task(changed(small, model={"num_classes": 9}, segmentation={"class_names": ""}))
+    task.open_to_train()
+    with pytest.raises(UserError, match=r"has the value \d+ but the largest class is 9 .*mend the mask"):
+        evaluate(PixelJudge(Colours(), range(9), 255, (64, 64)), task.batches("val", World()), World())
+
+
+def test_check_data_names_every_pair_that_cannot_be_used(small, scenes, tmp_path, capsys):
+    """All are named before a training, not the first in its midst: a truncated image, a mask of another size."""
+    folder = shutil.copytree(scenes, tmp_path / "scenes")
+    image, mask = folder / "images" / "training" / "00002.jpg", folder / "annotations" / "validation" / "00001.png"
+    image.write_bytes(image.read_bytes()[:500])
+    Image.new("L", (3, 2)).save(mask)
+    task = create_task(changed(small, data={"data_dir": str(folder)}))
+    with pytest.raises(UserError, match=r"^2 image\(s\) or mask\(s\) cannot be used, named above"):
+        task.check(("train", "val"), World())
+    said = capsys.readouterr().err
+    assert f"image {image} is truncated" in said and f"mask {mask} has 3 x 2 pixels" in said
+    create_task(small).check(("train", "val"), World())
+
+
+def test_a_classifier_begins_a_segmenter(small, tmp_path):
+    """What was loaded, is new and is left over is counted; a checkpoint of another backbone is refused."""
+    task = create_task(small)
+    task.open_to_train()
+    options = small.model.options
+    classifier = create_model("acmix_resnet26", num_classes=4, image_size=64, **options)
+    save_weights(tmp_path / "a.ckpt", classifier, {})
+    network = task.build()
+    line = task.load_pretrained(network, tmp_path / "a.ckpt")
+    assert re.fullmatch(
+        r"began with (\d+) weights of .*a\.ckpt; new here: \d+ \(head\..* and \d+ more\); "
+        r"left over there: 2 \(backbone\.fc\.weight, backbone\.fc\.bias\)",
+        line,
+    )
+    theirs = {parameter.name: parameter.asnumpy() for parameter in classifier.get_parameters()}
+    for name, value in ((p.name, p.asnumpy()) for p in network.backbone.get_parameters()):
+        if not name.endswith("draws"):
+            np.testing.assert_array_equal(value, theirs[name.removeprefix("backbone.")], err_msg=name)
+    save_weights(tmp_path / "b.ckpt", task.build(), {})
+    assert "new here: none; left over there: none" in task.load_pretrained(network, tmp_path / "b.ckpt")
+    save_weights(tmp_path / "c.ckpt", create_model("acmix_pvt_tiny", image_size=32, width=8), {})
+    with pytest.raises(UserError, match="give a checkpoint of this backbone"):
+        task.load_pretrained(network, tmp_path / "c.ckpt")
+    save_weights(tmp_path / "d.ckpt", create_model("acmix_resnet26", image_size=64, **{**options, "width": 16}), {})
+    with pytest.raises(UserError, match=r"backbone\.stem.* is \(16, 3, 7, 7\) there, \(8, 3, 7, 7\) here"):
+        task.load_pretrained(network, tmp_path / "d.ckpt")
