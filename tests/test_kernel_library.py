@@ -94,9 +94,10 @@ def test_a_user_allows_operators_of_another_folder_alone(cache, tmp_path, monkey
     with kernels_of(DeviceConfig()):
         assert library() is None
     assert "MS_CUSTOM_AOT_WHITE_LIST" in capsys.readouterr().err
-    monkeypatch.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(cache.parent))
-    with fused_form():
-        assert library()
+    for allowed in (cache.parent, cache):
+        monkeypatch.setenv("MS_CUSTOM_AOT_WHITE_LIST", str(allowed))
+        with fused_form():
+            assert library()
 
 
 def test_no_compiler(cache, monkeypatch, capsys):

@@ -57,21 +57,13 @@ def create_dataset(
         UserError: missing or empty folders, or too few training images for one batch for each worker.
     """
     listed = list_split(data, split)
+    order = share_of_worker(listed, data.batch_size, split, rank, world_size, seed, epoch)
     if split == "train":
-        order = np.random.default_rng([seed, epoch]).permutation(listed.images)
-        order = order[: listed.images // world_size * world_size]
-        if len(order) < world_size * data.batch_size:
-            raise UserError(
-                f"{listed.folder} has {listed.images} images but {world_size} worker(s) take at least "
-                f"{data.batch_size} each; lower data.batch_size or the number of workers"
-            )
         steps = train_transform(data, sides(image_size), in_channels, (seed, epoch), listed.path)
         seed = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
         ds.config.set_seed(seed)
     else:
-        order = np.arange(listed.images)
         steps = eval_transform(preprocessing(data, image_size, in_channels), listed.path, as_pixels)
-    order = order[rank::world_size]
     threads = decoding_threads(data)
     # MindSpore keeps 16 batches ready, 1 GB at 64 images of 224x224; 4 are as fast and take half.
     ds.config.set_prefetch_size(4)
@@ -97,6 +89,27 @@ def create_dataset(
     if is_mixed:
         images = images.map(Mixing(data.mixup, data.cutmix, seed), ["image", "label"], num_parallel_workers=1)
     return images
+
+
+def share_of_worker(listed, batch_size, split, rank, world_size, seed, epoch):
+    """Return the positions of a worker's images in their order, see `create_dataset`.
+
+    Args:
+        listed: has `images`, their number, and `folder`.
+
+    Raises:
+        UserError: too few training images for one batch for each worker.
+    """
+    if split != "train":
+        return np.arange(listed.images)[rank::world_size]
+    order = np.random.default_rng([seed, epoch]).permutation(listed.images)
+    order = order[: listed.images // world_size * world_size]
+    if len(order) < world_size * batch_size:
+        raise UserError(
+            f"{listed.folder} has {listed.images} images but {world_size} worker(s) take at least "
+            f"{batch_size} each; lower data.batch_size or the number of workers"
+        )
+    return order[rank::world_size]
 
 
 def decoding_threads(data):

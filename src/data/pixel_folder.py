@@ -10,10 +10,9 @@ import mindspore.dataset as ds
 import numpy as np
 from PIL import Image
 
+from src.data.classes import listed
 from src.data.image_files import count_others, describe_others, is_hidden, is_image, read_file, shown
 from src.errors import UserError
-
-_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +20,12 @@ class PixelSplit:
     """One split of a data set whose pixels have classes.
 
     Attributes:
-        image_folder, mask_folder: paths.
+        folder, mask_folder: paths.
         image_files, mask_files: (n,) bytes, the files in them, those of a pair at the same position.
         others: images of kinds that are not taken, counted by ending.
     """
 
-    image_folder: Path
+    folder: Path
     mask_folder: Path
     image_files: np.ndarray
     mask_files: np.ndarray
@@ -38,7 +37,7 @@ class PixelSplit:
 
     def path(self, position):
         """Return the path of an image."""
-        return self.image_folder / os.fsdecode(self.image_files[position])
+        return self.folder / os.fsdecode(self.image_files[position])
 
     def mask_path(self, position):
         """Return the path of its mask."""
@@ -60,7 +59,7 @@ class PixelSplit:
 
     def notes(self):
         """Return lines on what a person may not expect."""
-        return [line for line in [describe_others(self.image_folder, self.others)] if line]
+        return [line for line in [describe_others(self.folder, self.others)] if line]
 
 
 def list_pairs(image_folder, mask_folder):
@@ -84,9 +83,8 @@ def list_pairs(image_folder, mask_folder):
     ):
         alone = sorted(one.keys() - other.keys())
         if alone:
-            some = ", ".join(shown(os.fsdecode(one[name])) for name in alone[:_SHOWN])
-            more = f" and {len(alone) - _SHOWN} more" if len(alone) > _SHOWN else ""
-            raise UserError(f"{what} without {lacking} in {shown(folder)}: {some}{more}; add it, or remove the {what}")
+            some = listed([shown(os.fsdecode(one[name])) for name in alone])
+            raise UserError(f"{what} without {lacking} in {shown(folder)}: {some}; add it, or remove the {what}")
     names = sorted(images)
     files = (np.array([found[name] for name in names]) for found in (images, masks))
     return PixelSplit(image_folder, mask_folder, *files, others)

@@ -9,7 +9,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from src.cli import follow
-from src.data.dataset import decoding_threads
+from src.data.dataset import decoding_threads, share_of_worker
 from src.data.image_files import UnusableImage, decode, shown
 from src.data.pixel_folder import Labels, list_pairs
 from src.data.pixel_transforms import TrainPixels, aligned_size, normalised, resized_image, scaled_size
@@ -116,23 +116,15 @@ def create_pixel_dataset(config, listed, split, world, epoch=0):
     """
     data, settings, model = config.data, config.segmentation, config.model
     labels = Labels(model.num_classes, settings.ignore_label, settings.reduce_zero_label)
+    order = share_of_worker(listed, data.batch_size, split, world.rank, world.size, config.train.seed, epoch)
     if split == "train":
-        order = np.random.default_rng([config.train.seed, epoch]).permutation(listed.images)
-        order = order[: listed.images // world.size * world.size]
-        if len(order) < world.size * data.batch_size:
-            raise UserError(
-                f"{listed.image_folder} has {listed.images} images but {world.size} worker(s) take at least "
-                f"{data.batch_size} each; lower data.batch_size or the number of workers"
-            )
         train = TrainPixels(
             *(model.size, settings.scale, settings.scale_range, settings.most_of_one_class, data.hflip),
             *(settings.distortion, settings.ignore_label, (config.train.seed, epoch)),
         )
         step, batch_size = TrainPair(listed, labels, data, train), data.batch_size
     else:
-        order = np.arange(listed.images)
         step, batch_size = EvaluationPair(listed, labels, data, settings.scale, settings.divisor), 1
-    order = order[world.rank :: world.size]
     threads = decoding_threads(data)
     ds.config.set_prefetch_size(4)
     # MindSpore takes no empty order.
@@ -161,7 +153,7 @@ def check_pixels(config, listed, world):
 
     share = range(world.rank, listed.images, world.size)
     with ThreadPoolExecutor(decoding_threads(config.data)) as pool:
-        follow(pool.map(examine, share), f"looking at the images of {listed.image_folder}", 0, len(share))
+        follow(pool.map(examine, share), f"looking at the images of {listed.folder}", 0, len(share))
     for problem in sorted(problems):
         print(problem, file=sys.stderr)
     return len(problems)

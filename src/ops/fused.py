@@ -27,10 +27,10 @@ MOST_STRIDE = 8
 
 
 class TwoForms(nn.Cell):
-    """A Cell that says the same twice: `portable` by MindSpore's own operators, and `fused` by the fused kernels.
+    """A Cell that says the same twice: portable, by MindSpore's own operators, and fused, by the fused kernels.
 
-    Which form a graph has is decided here, when it is compiled: inside of `fused_form` that of the kernels. A subclass
-    makes the Cells of its fused form when they are asked for, since only then there is a library.
+    Which form a graph has is decided here, when it is compiled: inside of `fused_form` the fused one. A subclass makes
+    the Cell of its kernels when that is asked for, since only then there is a library.
 
     Attributes:
         can_be_fused (bool): whether the kernels know its arguments.
@@ -76,7 +76,27 @@ class FusedAttention(nn.Cell):
         return as_type(dqkv, qkv.dtype), as_type(dposition, position.dtype)
 
 
-class FusedConvolution(nn.Cell):
+class _FusedPath(nn.Cell):
+    """A convolution of four inputs by one kernel, `convolve`, their gradients by another, `gradient`."""
+
+    def construct(self, first, second, third, fourth):
+        second, third, fourth = as_type(second, FLOAT), as_type(third, FLOAT), as_type(fourth, FLOAT)
+        return as_type(self.convolve(as_type(first, FLOAT), second, third, fourth, self.numbers), first.dtype)
+
+    def bprop(self, first, second, third, fourth, out, dout):
+        dfirst, dsecond, dthird, dfourth = self.gradient(
+            *(as_type(first, FLOAT), as_type(second, FLOAT), as_type(third, FLOAT), as_type(fourth, FLOAT)),
+            *(self.numbers, as_type(dout, FLOAT)),
+        )
+        return (
+            as_type(dfirst, first.dtype),
+            as_type(dsecond, second.dtype),
+            as_type(dthird, third.dtype),
+            as_type(dfourth, fourth.dtype),
+        )
+
+
+class FusedConvolution(_FusedPath):
     """The convolution path by one kernel, its gradient by another; see `ConvolutionPath`.
 
     Args:
@@ -100,24 +120,8 @@ class FusedConvolution(nn.Cell):
         self.convolve = _operator("ConvolutionPath", 1, convolved)
         self.gradient = _operator("ConvolutionPathGradient", 4, lambda *shapes: shapes[:4])
 
-    def construct(self, pieces, layer, bias, weight):
-        layer, bias, weight = as_type(layer, FLOAT), as_type(bias, FLOAT), as_type(weight, FLOAT)
-        return as_type(self.convolve(as_type(pieces, FLOAT), layer, bias, weight, self.numbers), pieces.dtype)
 
-    def bprop(self, pieces, layer, bias, weight, out, dout):
-        dpieces, dlayer, dbias, dweight = self.gradient(
-            *(as_type(pieces, FLOAT), as_type(layer, FLOAT), as_type(bias, FLOAT), as_type(weight, FLOAT)),
-            *(self.numbers, as_type(dout, FLOAT)),
-        )
-        return (
-            as_type(dpieces, pieces.dtype),
-            as_type(dlayer, layer.dtype),
-            as_type(dbias, bias.dtype),
-            as_type(dweight, weight.dtype),
-        )
-
-
-class FusedReducedConvolution(nn.Cell):
+class FusedReducedConvolution(_FusedPath):
     """The same of pieces the last of which are reduced: a pixel of theirs stands for r x r, see `GridConvolution`.
 
     Inputs:
@@ -136,22 +140,6 @@ class FusedReducedConvolution(nn.Cell):
 
         self.convolve = _operator("ReducedConvolutionPath", 1, convolved)
         self.gradient = _operator("ReducedConvolutionPathGradient", 4, lambda *shapes: shapes[:4])
-
-    def construct(self, whole, reduced, layer, weight):
-        reduced, layer, weight = as_type(reduced, FLOAT), as_type(layer, FLOAT), as_type(weight, FLOAT)
-        return as_type(self.convolve(as_type(whole, FLOAT), reduced, layer, weight, self.numbers), whole.dtype)
-
-    def bprop(self, whole, reduced, layer, weight, out, dout):
-        dwhole, dreduced, dlayer, dweight = self.gradient(
-            *(as_type(whole, FLOAT), as_type(reduced, FLOAT), as_type(layer, FLOAT), as_type(weight, FLOAT)),
-            *(self.numbers, as_type(dout, FLOAT)),
-        )
-        return (
-            as_type(dwhole, whole.dtype),
-            as_type(dreduced, reduced.dtype),
-            as_type(dlayer, layer.dtype),
-            as_type(dweight, weight.dtype),
-        )
 
 
 class FusedSum(nn.Cell):

@@ -70,7 +70,7 @@ def library():
 def _check_allowed():
     """Refuse where the user lets MindSpore load operators of another folder alone."""
     allowed = os.environ.get("MS_CUSTOM_AOT_WHITE_LIST")
-    if allowed and Path(allowed).resolve() not in CACHE.resolve().parents:
+    if allowed and not CACHE.resolve().is_relative_to(Path(allowed).resolve()):
         raise NoKernels(f"MS_CUSTOM_AOT_WHITE_LIST lets MindSpore load operators of {allowed} alone; take it away")
 
 

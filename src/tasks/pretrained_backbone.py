@@ -3,13 +3,13 @@
 
 import mindspore as ms
 
+from src.data.classes import listed
 from src.errors import UserError
 from src.models.image_size import resizers
 from src.ops.drop_path import random_state
 from src.training.checkpoint import read_checkpoint
 
 _BACKBONE = "backbone."
-_SHOWN = 4
 # What a training's checkpoint holds beside the network.
 _BESIDE = ("optimizer.", "ema.")
 
@@ -49,10 +49,11 @@ def load_backbone(network, path):
             new.append(own.name)
     lacking = [name for name in new if name.startswith(_BACKBONE)]
     if lacking and len(lacking) > loaded:
-        raise UserError(f"checkpoint {path} has no {_first(lacking)}; give a checkpoint of this backbone")
-    return f"began with {loaded} weights of {path}; new here: {_first(new)}; left over there: {_first([*parameters])}"
+        raise UserError(f"checkpoint {path} has no {_counted(lacking)}; give a checkpoint of this backbone")
+    return (
+        f"began with {loaded} weights of {path}; new here: {_counted(new)}; left over there: {_counted([*parameters])}"
+    )
 
 
-def _first(names):
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} ({', '.join(names[:_SHOWN])}{more})" if names else "none"
+def _counted(names):
+    return f"{len(names)} ({listed(names)})" if names else "none"

@@ -3,6 +3,7 @@
 
 import numpy as np
 
+from src.data.classes import listed
 from src.data.pixels import check_pixels, class_names, create_pixel_dataset, list_pixels
 from src.errors import UserError
 from src.models.segmenter import create_segmenter
@@ -52,8 +53,8 @@ class Segmentation(Task):
         names = record.get("classes") or self.names
         if names != self.names:
             raise UserError(
-                f"{whose} knows the classes {', '.join(names[:5])}..., and segmentation.class_names says "
-                f"{', '.join(self.names[:5])}...; masks are numbers: give the names it was trained with"
+                f"{whose} knows the classes {listed(names)}, and segmentation.class_names says "
+                f"{listed(self.names)}; masks are numbers: give the names it was trained with"
             )
 
     def load_pretrained(self, network, path):
