@@ -36,6 +36,7 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 class ModelConfig:
     name: str = key(dataclasses.MISSING, "model to create, e.g. acmix_resnet26; of segmentation: the backbone")
     head: str = key("", "of segmentation: Semantic FPN or UperNet", one_of("", "fpn", "upernet"))
+    head_channels: int = key(0, "of its pyramid; 0: as published, 256 of fpn, 512 of upernet", zero_or_at_least(8))
     num_classes: int = key(1000, "number of classes", at_least(1))
     image_size: int | list[int] = key(
         224, "side of the square input, or its [height, width], pixels", each_of_two(at_least(1))

@@ -20,7 +20,7 @@ _USERS = {
 
 # Which task uses these keys, or all of a section; the others refuse them.
 _TASKS = {
-    "segmentation": ("segmentation", "model.head"),
+    "segmentation": ("segmentation", "model.head", "model.head_channels"),
     "classification": (
         *("loss", "finetune.layer_decay", "data.train_split", "data.val_split", "data.damaged_list", "data.resize"),
         *("data.crop_scale", "data.crop_ratio", "data.crop_padding", "data.interpolation", "data.randaugment"),

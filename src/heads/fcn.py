@@ -10,7 +10,7 @@ from src.heads.pixel_classifier import DROPOUT, PixelClassifier
 class Fcn(nn.Cell):
     """(B, in, h, w) -> logits (B, K, h, w)."""
 
-    def __init__(self, in_channels, num_classes, *, channels=256, dropout=DROPOUT):
+    def __init__(self, in_channels, num_classes, *, channels, dropout=DROPOUT):
         super().__init__()
         self.convolution = ConvNormRelu(in_channels, channels, 3)
         self.classifier = PixelClassifier(channels, num_classes, dropout)

@@ -32,18 +32,17 @@ class SemanticFpn(nn.Cell):
     Args:
         in_channels (sequence): of the four maps, each half as large as the one before.
         num_classes (int): K.
-        pyramid_channels (int): of the feature pyramid.
-        channels (int): of what is added.
+        channels (int): of the feature pyramid; what is added has half of them.
         dropout (float): share of the channels that training leaves out before the classifier.
 
     Inputs: a tuple of maps (B, in, h, w). Outputs: logits (B, K, h, w) of the first map's size.
     """
 
-    def __init__(self, in_channels, num_classes, *, pyramid_channels=256, channels=128, dropout=DROPOUT):
+    def __init__(self, in_channels, num_classes, *, channels=256, dropout=DROPOUT):
         super().__init__()
-        self.pyramid = FeaturePyramid(in_channels, pyramid_channels)
-        self.levels = nn.CellList([Level(pyramid_channels, channels, level) for level in range(len(in_channels))])
-        self.classifier = PixelClassifier(channels, num_classes, dropout)
+        self.pyramid = FeaturePyramid(in_channels, channels)
+        self.levels = nn.CellList([Level(channels, channels // 2, level) for level in range(len(in_channels))])
+        self.classifier = PixelClassifier(channels // 2, num_classes, dropout)
 
     def construct(self, maps):
         maps = self.pyramid(maps)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Semantic segmentation: a backbone's four maps, a head on them, and the class of every pixel."""
 
+from typing import NamedTuple
+
 from mindspore import nn
 
 from src.heads import fcn, semantic_fpn, uper
@@ -9,9 +11,18 @@ from src.models.published import under
 from src.models.registry import create_model
 from src.ops.resize import resized
 
+
+class Head(NamedTuple):
+    """A head: its Cell, the channels of its pyramid as published, and how mmsegmentation calls its parameters."""
+
+    cell: type
+    channels: int
+    names: tuple
+
+
 HEADS = {
-    "fpn": (semantic_fpn.SemanticFpn, semantic_fpn.PUBLISHED),
-    "upernet": (uper.Uper, uper.PUBLISHED),
+    "fpn": Head(semantic_fpn.SemanticFpn, 256, semantic_fpn.PUBLISHED),
+    "upernet": Head(uper.Uper, 512, uper.PUBLISHED),
 }
 AUXILIARY_MAP = 2  # that UperNet's auxiliary head stands on
 
@@ -66,7 +77,15 @@ class MapNorm(nn.Cell):
 
 
 def create_segmenter(
-    head, backbone, num_classes=150, image_size=(512, 512), in_channels=3, drop_path_rate=0.0, dropout=0.1, **options
+    head,
+    backbone,
+    num_classes=150,
+    image_size=(512, 512),
+    in_channels=3,
+    drop_path_rate=0.0,
+    dropout=0.1,
+    head_channels=0,
+    **options,
 ):
     """Build a segmentation network, its weights initialised for training.
 
@@ -79,6 +98,7 @@ def create_segmenter(
         in_channels (int): of the images.
         drop_path_rate (float): stochastic depth of the backbone's last block.
         dropout (float): share of the channels that training leaves out before each classifier.
+        head_channels (int): of the head's pyramid; 0: as published, 256 of "fpn", 512 of "upernet".
         options: the backbone's own.
 
     Returns:
@@ -96,8 +116,12 @@ def create_segmenter(
     )
     channels = [feature.channels for feature in network.feature_info]
     norms = [MapNorm(count) for count in channels] if isinstance(network, swin.Swin) else ()
-    auxiliary = fcn.Fcn(channels[AUXILIARY_MAP], num_classes, dropout=dropout) if head == "upernet" else None
-    return Segmenter(network, HEADS[head][0](channels, num_classes, dropout=dropout), auxiliary, norms)
+    width = head_channels or HEADS[head].channels
+    auxiliary = None
+    if head == "upernet":
+        auxiliary = fcn.Fcn(channels[AUXILIARY_MAP], num_classes, channels=width // 2, dropout=dropout)
+    top = HEADS[head].cell(channels, num_classes, channels=width, dropout=dropout)
+    return Segmenter(network, top, auxiliary, norms)
 
 
 def published_rules(head, network):
@@ -118,6 +142,6 @@ def published_rules(head, network):
         under("backbone.", of_backbone[kind], "backbone."),
         (r"^norms\.(\d)\.norm\.gamma$", r"backbone.norm\1.weight"),
         (r"^norms\.(\d)\.norm\.beta$", r"backbone.norm\1.bias"),
-        under("head.", HEADS[head][1]),
+        under("head.", HEADS[head].names),
         under("auxiliary.", fcn.PUBLISHED),
     )

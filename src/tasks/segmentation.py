@@ -27,6 +27,7 @@ class Segmentation(Task):
             return create_segmenter(
                 *(model.head, model.name, model.num_classes, model.size, model.in_channels, model.drop_path_rate),
                 self.config.segmentation.dropout,
+                model.head_channels,
                 **model.options,
             )
         except ValueError as error:
