@@ -39,17 +39,9 @@ class Windows:
         )
         self.places = list(itertools.product(*starts))
 
-    def cut(self, image, fill=0):
-        """Yield the part (C, h, w) of each window of an image (C, H, W).
-
-        Args:
-            fill: of the padding, below and to the right: a number, or an array (C, 1, 1).
-        """
-        if self._padded != self.size:
-            whole = np.empty((len(image), *self._padded), image.dtype)
-            whole[:] = fill
-            whole[:, : self.size[0], : self.size[1]] = image
-            image = whole
+    def cut(self, image):
+        """Yield the part (C, h, w) of each window of an image (C, H, W); zeros pad it below and to the right."""
+        image = np.pad(image, [(0, 0), *((0, whole - side) for side, whole in zip(self.size, self._padded))])
         for place in self.places:
             yield image[(slice(None), *self._slices(place))]
 

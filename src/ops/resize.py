@@ -1,8 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Maps of another size: enlarged or reduced by bilinear interpolation, by repetition, or by averages over cells."""
 
+from contextlib import contextmanager
+
 import numpy as np
 from mindspore import Tensor, ops
+
+from src.ops.interpolation import interpolation, linear
+
+_is_by_products = False
+
+
+@contextmanager
+def by_products():
+    """Within it graphs are compiled to interpolate by two products with constants, all that exporters know.
+
+    MindSpore's own operator, which they have otherwise, is faster on large maps.
+    """
+    global _is_by_products
+    before, _is_by_products = _is_by_products, True
+    try:
+        yield
+    finally:
+        _is_by_products = before
 
 
 def resized(x, size):
@@ -12,6 +32,8 @@ def resized(x, size):
     """
     if x.shape[2:] == size:
         return x
+    if _asked_by_products():
+        return _averaged(x, _linear(x.shape[2], size[0]), _linear(x.shape[3], size[1]))
     return ops.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
@@ -24,6 +46,8 @@ def enlarged(x, size):
         # Joining copies is faster than a resize on CPU.
         x = ops.concat([x.reshape(batch, channels, -1, 1)] * 2, 3).reshape(batch, channels, height, 2 * width)
         return ops.concat([x] * 2, 3).reshape(batch, channels, 2 * height, 2 * width)
+    if _asked_by_products():
+        return _averaged(x, _nearest(height, size[0]), _nearest(width, size[1]))
     return ops.interpolate(x, size=size, mode="nearest")
 
 
@@ -32,16 +56,38 @@ def pooled(x, side):
 
     As PyTorch's `adaptive_avg_pool2d`; two products with constants, which every device and file format has.
     """
-    rows, columns = _cells(x.shape[2], side), _cells(x.shape[3], side)
-    x = ops.matmul(x, columns.astype(x.dtype))
-    return ops.matmul(x.swapaxes(2, 3), rows.astype(x.dtype)).swapaxes(2, 3)
+    return _averaged(x, _cells(x.shape[2], side), _cells(x.shape[3], side))
+
+
+def _averaged(x, rows, columns):
+    """Average (B, C, h, w) by weights of its rows, (H, h), and of its columns, (W, w), to (B, C, H, W)."""
+    x = ops.matmul(x, columns.astype(x.dtype).swapaxes(0, 1))
+    return ops.matmul(rows.astype(x.dtype), x)
+
+
+# Tensors, and an answer, made while a graph is compiled.
+
+
+@ops.constexpr
+def _asked_by_products():
+    return _is_by_products
+
+
+@ops.constexpr
+def _linear(old, new):
+    return Tensor(interpolation(old, new, linear).astype(np.float32))
+
+
+@ops.constexpr
+def _nearest(old, new):
+    return Tensor(np.eye(old, dtype=np.float32)[np.arange(new) * old // new])
 
 
 @ops.constexpr
 def _cells(size, count):
-    """(size, count): the share of each pixel in the average of each cell, a tensor made while a graph is compiled."""
-    weights = np.zeros((size, count), np.float32)
+    """(count, size): the share of each pixel in the average of each cell."""
+    weights = np.zeros((count, size), np.float32)
     for cell in range(count):
         first, end = cell * size // count, -(-(cell + 1) * size // count)
-        weights[first:end, cell] = 1 / (end - first)
+        weights[cell, first:end] = 1 / (end - first)
     return Tensor(weights)
