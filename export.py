@@ -6,7 +6,7 @@ import sys
 from src.cli import config_parser, parse_with_config
 from src.errors import UserError, entry_point
 
-WISHES = ("opset", "dtype", "quantize", "calibration_dir", "fold", "softmax", "preprocess")
+WISHES = ("opset", "dtype", "quantize", "calibration_dir", "fold", "softmax", "argmax", "preprocess")
 
 
 @entry_point
@@ -52,7 +52,8 @@ def _add_arguments(parser):
     parser.add_argument("--dynamic_batch", action="store_true", help="ONNX that takes any number of images")
     parser.add_argument("--fold", action="store_true", default=True, help="norms and constants into weights; default")
     parser.add_argument("--no_fold", dest="fold", action="store_false", help="leave the network as it was trained")
-    parser.add_argument("--softmax", action="store_true", help="give probabilities instead of logits")
+    parser.add_argument("--softmax", action="store_true", help="of classifiers: give probabilities instead of logits")
+    parser.add_argument("--argmax", action="store_true", help="of segmenters: give the class of each pixel instead")
     parser.add_argument(
         "--preprocess", action="store_true", help="take pixels, uint8 NHWC of the right size, and normalise them"
     )
@@ -69,7 +70,7 @@ def _add_arguments(parser):
 
 def _proof(card):
     if "int8" in card:
-        accuracy = "top-1 {before:.2f} % in float32 and {after:.2f} % in int8 of {images} evaluation images"
+        accuracy = "{measure} {before:.2f} % in float32 and {after:.2f} % in int8 of {images} evaluation images"
         likeness = "the class of float32 for {agreement:.2f} % of {images} calibration images"
         return (accuracy if "before" in card["int8"] else likeness).format(**card["int8"])
     if card["max_difference"] is None:

@@ -1,28 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classify images: `python infer.py --model FILE.onnx|FILE.mindir|FILE.ckpt --image FILE|FOLDER`."""
+"""What is in images: `python infer.py --model FILE.onnx|FILE.mindir|FILE.ckpt --image FILE|FOLDER`."""
 
 import argparse
 import sys
+from pathlib import Path
 
 from tqdm import tqdm
 
 from src.crash import survive_crashes
 from src.errors import UserError, entry_point
 
-# Exit code: some images could not be read, all others are classified.
+# Exit code: some images could not be read, all others are done.
 UNREADABLE = 3
+# Options that only some tasks have, see `src.training.deployment.Deployment.options`.
+OF_TASKS = ("topk", "overlay")
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(
-        description="Classify images by an exported model or a checkpoint. Images that cannot be read are named at the "
-        f"end, and the exit code is {UNREADABLE} then."
+        description="Tell the class of images, or of their pixels, by an exported model or a checkpoint. Images that "
+        f"cannot be read are named at the end, and the exit code is {UNREADABLE} then."
     )
     parser.add_argument("--model", required=True, metavar="FILE", help="a .onnx, .mindir or .ckpt file")
     parser.add_argument("--image", required=True, metavar="FILE|FOLDER", help="an image, or a folder with images")
-    parser.add_argument("--topk", type=int, default=5, metavar="K", help="labels to give for each image; default 5")
+    parser.add_argument("--topk", type=int, metavar="K", help="of classifiers: labels for each image; default 5")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line instead of text")
-    parser.add_argument("--output", metavar="FILE", help="write a .jsonl or .csv file instead, a line for each image")
+    parser.add_argument(
+        "--output",
+        metavar="FILE|FOLDER",
+        help="of classifiers: write a .jsonl or .csv file instead, a line for each image; of segmenters: a folder, for "
+        "the class of each pixel of each image, a PNG file",
+    )
+    parser.add_argument(
+        "--overlay",
+        action="store_true",
+        help="of segmenters: in --output, also pictures of the classes, with a legend",
+    )
     parser.add_argument("--batch_size", type=int, metavar="N", help="images at once; default: the file's own, or 8")
     parser.add_argument("--num_workers", type=int, metavar="N", help="threads that read images; default: all cores")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of an ONNX network, on CPU; default: all")
@@ -51,10 +64,9 @@ def main():
     # MindSpore takes seconds to load.
     from src.config import DeviceConfig
     from src.data.dataset import describe_turned
-    from src.deploy.running.classify import open_classifier
     from src.deploy.running.images import find_images, others_below
     from src.deploy.running.key import read_key
-    from src.deploy.running.results import open_results
+    from src.deploy.running.predict import open_predictor
     from src.device import setup_device
 
     images = find_images(arguments.image)
@@ -63,7 +75,7 @@ def main():
     # onnxruntime has devices of its own; MindSpore need not have them.
     if not arguments.model.endswith(".onnx"):
         setup_device(DeviceConfig(target=arguments.device_target))
-    classifier = open_classifier(
+    predictor = open_predictor(
         arguments.model,
         arguments.config,
         arguments.batch_size,
@@ -71,13 +83,17 @@ def main():
         key=read_key(arguments.key),
         threads=arguments.threads or 0,
     )
-    batches = classifier.read(images, arguments.num_workers)
+    deployment = predictor.deployment
+    for name in OF_TASKS:
+        if getattr(arguments, name) and name not in deployment.options:
+            raise UserError(f"--{name} is not for what {arguments.model} does; leave it out")
+    batches = predictor.read(images, arguments.num_workers)
     is_watched = sys.stderr.isatty() and (arguments.output or not sys.stdout.isatty())
     total = sum(1 for _ in find_images(arguments.image)) if is_watched else None
-    with open_results(arguments.output, arguments.json, min(arguments.topk, len(classifier.labels))) as write:
-        results = classifier.classify(batches, arguments.topk)
-        for path, best in tqdm(results, total=total, unit="image", disable=not is_watched):
-            write(path, best)
+    with deployment.open_results(Path(arguments.image), arguments) as write:
+        answers = tqdm(predictor.answers(batches), total=total, unit="image", disable=not is_watched)
+        for path, answer in answers:
+            write(path, answer)
     if batches.turned:
         print(f"{arguments.image}: {describe_turned(batches.turned)}", file=sys.stderr)
     for problem in batches.unreadable:

@@ -17,12 +17,13 @@ from exported_run import CLASSES, opencv_logits, write_images, write_run
 from src.config import load_config
 from src.data.classes import Classes
 from src.deploy import export as export_module
-from src.deploy.card import card_path, class_labels, read_card
+from src.deploy.card import card_path, read_card
 from src.deploy.export import export_checkpoint
 from src.deploy.options import Options
 from src.deploy.proof import WrongExport, difference
 from src.deploy.running.runtime import CheckpointModel, MindirModel, OnnxModel
 from src.errors import UserError
+from src.tasks.class_deployment import class_labels
 from src.training.checkpoint import save_weights
 from src.training.network import build_network
 
@@ -50,7 +51,7 @@ def exported(config, kind):
 def test_files_compute_what_the_network_does(run):
     """The exported files agree with the network on inputs other than the one they were tried on, in OpenCV too."""
     images = np.random.default_rng(7).standard_normal((BATCH, 1, 32, 32)).astype(np.float32)
-    expected = CheckpointModel(Path(run.output_dir, "best.ckpt"), run.model).logits(images)
+    expected = CheckpointModel(Path(run.output_dir, "best.ckpt"), build_network(run.model)).logits(images)
     # Else the logits would prove little: those of a fresh network are the same for every image.
     assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max()
     for model in (OnnxModel(exported(run, "onnx")), MindirModel(exported(run, "mindir"))):

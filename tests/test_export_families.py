@@ -12,8 +12,9 @@ from exported_run import opencv_logits, write_images, write_run
 
 from src.deploy.card import read_card
 from src.deploy.export import export_checkpoint
-from src.deploy.running.classify import softmax
 from src.deploy.running.runtime import CheckpointModel, MindirModel, OnnxModel
+from src.training.deployment import softmax
+from src.training.network import build_network
 
 FAMILIES = {
     "acmix_swin_tiny": ([27, 33], "{patch: 2, width: 16, heads: 2, depths: [2, 1, 1, 1], window: 4}"),
@@ -70,7 +71,7 @@ def test_the_whole_function_in_a_current_onnx_file(swin):
     assert card["atc"] == {"reads": False, "why_not": ["opset 20 is above 18", "Gelu is not among its operators"]}
     pixels = np.random.default_rng(3).integers(0, 256, (4, 27, 33, 1), np.uint8)
     images = ((pixels / 255 - 0.3) / 0.35).transpose(0, 3, 1, 2).astype(np.float32)
-    expected = softmax(CheckpointModel(Path(swin.output_dir, "best.ckpt"), swin.model).logits(images))
+    expected = softmax(CheckpointModel(Path(swin.output_dir, "best.ckpt"), build_network(swin.model)).logits(images))
     model = OnnxModel(path)
     np.testing.assert_allclose(model.logits(pixels), expected, atol=1e-5)
     np.testing.assert_allclose(model.logits(pixels[2:3]), expected[2:3], atol=1e-5)

@@ -7,12 +7,13 @@ from exported_run import write_images
 from onnx_graphs import float32, graph
 
 from src.config import load_config
-from src.data import Classes, preprocessing
+from src.data import preprocessing
 from src.deploy import quantize
 from src.deploy.onnx.graph import tidy
 from src.deploy.options import Options
 from src.deploy.proof import WrongExport
 from src.errors import UserError
+from src.tasks import create_task
 
 # Two convolutions, of which one is grouped, attention of the pixels to one another, and a linear layer.
 NODES = """
@@ -44,9 +45,13 @@ def judge(tmp_path, calibration_dir, data_dir):
     constants = {**weights, "shape": np.array([-1, 6, 64]), "head": float32(6, 10, seed=1)}
     model = tidy(graph('float["batch",1,32,32] image) => (float["batch",10] logits', NODES, 17, **constants))
     options = Options(None, quantize="int8", calibration_dir=str(calibration_dir))
-    return quantize.quantize_and_judge(
-        model, config, preprocessing(config.data, 32, 1), Classes.recorded({}, 10), options
-    )
+    card = {
+        "input": {"dtype": "float32", "shape": ["batch", 1, 32, 32]},
+        "preprocessing": preprocessing(config.data, 32, 1),
+        "labels": [str(number) for number in range(10)],
+        "classes": None,
+    }
+    return quantize.quantize_and_judge(model, create_task(config), card, options)
 
 
 def test_labelled_images(tmp_path, folder):

@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from tiny_exported import SIZE, SPEC, write_onnx
 
 from src.data.image_files import MOST_PIXELS
+from src.data.transforms import eval_transform
 from src.deploy.running.images import ImageBatches
 
 
@@ -44,7 +46,7 @@ def test_images(folder, form):
     def property(contents):
         for path, changed in zip(paths, [*contents, content]):
             path.write_bytes(changed)
-        batches = ImageBatches(paths, SPEC, 7, 2)
+        batches = ImageBatches(paths, partial(eval_transform, SPEC), 7, 2)
         read = []
         for names, images in batches:
             assert images.shape == (len(names), 1, SIZE, SIZE) and np.isfinite(images).all()
@@ -79,7 +81,8 @@ def test_images_that_would_fill_the_memory_or_wait(tmp_path):
     (tmp_path / "f.png").symlink_to("nowhere")
     (tmp_path / "g.png").write_bytes(encoded("RGB", "TIFF"))
     (tmp_path / "h.png").write_bytes(pickle.dumps(Evil(tmp_path / "mark")))
-    batches = ImageBatches(sorted(tmp_path.iterdir()), {**SPEC, "resize": 200, "image_size": [128, 128]}, 2, 2)
+    spec = {**SPEC, "resize": 200, "image_size": [128, 128]}
+    batches = ImageBatches(sorted(tmp_path.iterdir()), partial(eval_transform, spec), 2, 2)
     assert list(batches) == []
     words = ["pixels", "12000 x 12000 pixels", "1 x 100000 pixels", "bytes", "is no file", "No such file"]
     for word, problem in zip([*words, *["is not a JPEG"] * 2], batches.unreadable, strict=True):

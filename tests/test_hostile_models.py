@@ -20,8 +20,8 @@ from PIL import Image
 from tiny_exported import SIZE, describe, write_onnx
 
 from src.deploy.card import card_path
-from src.deploy.running.classify import open_classifier
 from src.deploy.running.exported import ExportedModel
+from src.deploy.running.predict import open_predictor
 from src.errors import UserError
 from src.training.checkpoint import read_checkpoint, save_weights
 
@@ -85,9 +85,13 @@ def used_or_refused(path, description, image):
     """Write a description and classify an image by it; true where it was not refused."""
     card_path(path).write_bytes(description)
     try:
-        classifier = open_classifier(path)
+        classifier = open_predictor(path)
         batches = classifier.read([image])
-        return len(list(classifier.classify(batches, 3))) + len(batches.unreadable) == 1
+        return (
+            len([classifier.deployment.best(answer, 3) for _, answer in classifier.answers(batches)])
+            + len(batches.unreadable)
+            == 1
+        )
     except UserError as error:
         assert str(path) in str(error)
         return False

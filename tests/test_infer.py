@@ -15,10 +15,11 @@ from exported_run import CLASSES, write_images, write_run
 from src.data.transforms import load_image
 from src.deploy.card import card_path, read_card
 from src.deploy.export import export_checkpoint
-from src.deploy.running.classify import open_classifier
 from src.deploy.running.images import find_images
+from src.deploy.running.predict import open_predictor
 from src.deploy.running.runtime import CheckpointModel
 from src.errors import UserError
+from src.training.network import build_network
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,9 +49,9 @@ def copied(run, tmp_path):
 
 def classified(path, images, topk, **options):
     """What a model file makes of images, none of which is damaged."""
-    classifier = open_classifier(path, **options)
+    classifier = open_predictor(path, **options)
     batches = classifier.read(images)
-    results = list(classifier.classify(batches, topk))
+    results = [(name, classifier.deployment.best(answer, topk)) for name, answer in classifier.answers(batches)]
     assert batches.unreadable == []
     return results
 
@@ -62,7 +63,7 @@ def test_all_three_forms_classify_alike(run):
     paths = [exported(run, "onnx"), exported(run, "mindir"), Path(run.output_dir, "best.ckpt")]
     results = [classified(path, images, 4) for path in paths]
     results.append(classified(paths[2], images, 4, batch_size=3))
-    model = CheckpointModel(paths[2], run.model)
+    model = CheckpointModel(paths[2], build_network(run.model))
     for number, path in enumerate(images):
         spec = read_card(paths[0])["preprocessing"]
         logits = model.logits(load_image(path, spec)[None])[0].astype(float)
@@ -86,7 +87,7 @@ def test_labels_may_be_edited(copied):
     card = json.loads(card_path(copied["onnx"]).read_text())
     card["labels"] = [name.upper() for name in CLASSES]
     card_path(copied["onnx"]).write_text(json.dumps(card))
-    assert open_classifier(copied["onnx"]).labels[0] == "CLASS A"
+    assert open_predictor(copied["onnx"]).deployment.labels[0] == "CLASS A"
 
 
 DAMAGE = {
@@ -104,7 +105,7 @@ def test_damaged_models_are_refused(copied, kind, damage):
     path = copied[kind]
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
     with pytest.raises(UserError, match=rf"b3\.{kind} is not the file that .*\.json describes"):
-        open_classifier(path)
+        open_predictor(path)
 
 
 def test_missing_models_are_refused(copied, tmp_path):
@@ -112,7 +113,7 @@ def test_missing_models_are_refused(copied, tmp_path):
 
     def refused(message, *arguments):
         with pytest.raises(UserError, match=message):
-            open_classifier(*arguments)
+            open_predictor(*arguments)
 
     refused(r"cannot read model nowhere\.onnx: No such file", "nowhere.onnx")
     (tmp_path / "d.mindir").mkdir()
@@ -124,9 +125,9 @@ def test_missing_models_are_refused(copied, tmp_path):
     refused(r"there is no .*config\.yaml; give the configuration", tmp_path / "best.ckpt")
     refused(r"--batch_size is 4 but .*b3\.onnx takes 3 image\(s\) at once", copied["onnx"], None, 4)
     with pytest.raises(UserError, match=r"--key goes with an encrypted \.mindir only"):
-        open_classifier(tmp_path / "best.ckpt", key=b"0123456789abcdef")
+        open_predictor(tmp_path / "best.ckpt", key=b"0123456789abcdef")
     with pytest.raises(UserError, match=r"onnxruntime has no CANNExecutionProvider; .*--device_target CPU"):
-        open_classifier(copied["onnx"], device="Ascend")
+        open_predictor(copied["onnx"], device="Ascend")
     card_path(copied["onnx"]).unlink()
     refused(r"cannot read .*\.onnx\.json \(No such file.*copy it too", copied["onnx"])
     os.mkfifo(card_path(copied["onnx"]))
@@ -138,9 +139,9 @@ def test_damaged_checkpoint_is_refused(run, tmp_path):
     folder = Path(run.output_dir)
     (tmp_path / "best.ckpt").write_bytes((folder / "best.ckpt").read_bytes()[:-100])
     with pytest.raises(UserError, match=r"best\.ckpt is damaged or incomplete"):
-        open_classifier(tmp_path / "best.ckpt", folder / "config.yaml")
+        open_predictor(tmp_path / "best.ckpt", folder / "config.yaml")
     with pytest.raises(UserError, match="does not fit this model"):
-        open_classifier(folder / "best.ckpt", ROOT / "config" / "resnet50_imagenet.yaml")
+        open_predictor(folder / "best.ckpt", ROOT / "config" / "resnet50_imagenet.yaml")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_bad_descriptions_are_refused(copied, change, message):
     changed = change(json.loads(path.read_text()))
     path.write_bytes(changed.encode("latin-1") if isinstance(changed, str) else json.dumps(changed).encode())
     with pytest.raises(UserError, match=rf"\.onnx\.json.*{message}"):
-        open_classifier(copied["onnx"])
+        open_predictor(copied["onnx"])
 
 
 def with_spec(card, **changes):

@@ -12,10 +12,10 @@ from tiny_exported import CLASSES, linear_weights, write_onnx
 
 from src.config import DataConfig
 from src.data.transforms import load_image, preprocessing
-from src.deploy.running.classify import open_classifier
 from src.deploy.running.images import find_images
-from src.deploy.running.results import open_results
+from src.deploy.running.predict import open_predictor
 from src.errors import UserError
+from src.tasks.class_results import open_results
 
 
 def test_finding_images(tmp_path, monkeypatch):
@@ -74,14 +74,14 @@ def test_memory_does_not_follow_the_number_of_images(tmp_path):
             begun.append(path)
             yield path
 
-    classifier = open_classifier(write_onnx(tmp_path / "x.onnx"))
-    done = list(itertools.islice(classifier.classify(classifier.read(endless(), 2), 1), 300))
+    classifier = open_predictor(write_onnx(tmp_path / "x.onnx"))
+    done = list(itertools.islice(classifier.answers(classifier.read(endless(), 2)), 300))
     assert len(done) == 300 and len(begun) < 400
 
 
 def test_threads(tmp_path):
     """They reach onnxruntime; readers are no more than there are cores, which MindSpore would refuse."""
-    classifier = open_classifier(write_onnx(tmp_path / "x.onnx"), threads=1)
+    classifier = open_predictor(write_onnx(tmp_path / "x.onnx"), threads=1)
     assert classifier.model._model.session.get_session_options().intra_op_num_threads == 1
     assert [classifier.read([], threads).threads for threads in (1, None, 10**6)] == [1, *2 * [os.cpu_count()]]
 
@@ -101,14 +101,16 @@ def test_threads(tmp_path):
 def test_every_form_of_a_file(tmp_path, form, batch_size, tolerance):
     """Whatever a file takes and gives, each image gets the probabilities that the layer in it gives the image alone."""
     model = write_onnx(tmp_path / "x.onnx", **form)
-    classifier = open_classifier(model, batch_size=batch_size)
+    classifier = open_predictor(model, batch_size=batch_size)
     weights, bias = linear_weights()
     paths = [tmp_path / f"{number}.png" for number in range(9)]
     for number, path in enumerate(paths):
         Image.new("L", (9, 8), 30 * number).save(path)
     batches = classifier.read(paths, 2)
-    for path, (name, best) in zip(paths, classifier.classify(batches, 3), strict=True):
-        powers = np.exp(load_image(path, classifier.spec).reshape(-1) @ weights + bias)
+    deployment = classifier.deployment
+    for path, (name, answer) in zip(paths, classifier.answers(batches), strict=True):
+        best = deployment.best(answer, 3)
+        powers = np.exp(load_image(path, deployment.spec).reshape(-1) @ weights + bias)
         expected = dict(zip(CLASSES, powers / powers.sum()))
         assert name == path and dict(best) == pytest.approx(expected, rel=tolerance)
 

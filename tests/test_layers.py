@@ -34,8 +34,8 @@ MAY_IMPORT = {
     "study": {"study", "measure", "tasks", "training", "models", "ops"} | GROUND,
     "deploy": {"deploy", *ROOMS_OF_DEPLOY, "tasks", "training", "data", "models", "ops"} | GROUND,
     "deploy.running": {"deploy.running", "deploy.card", "tasks", "training", "data", "models"} | GROUND,
-    "deploy.onnx": {"deploy.onnx", "deploy.card"} | GROUND,
-    "deploy.folding": {"deploy.folding", "models", "ops"},
+    "deploy.onnx": {"deploy.onnx", "deploy.card", "ops.resize"} | GROUND,
+    "deploy.folding": {"deploy.folding", "models", "heads", "ops"},
     **{name: GROUND for name in GROUND},
 }
 FILES = sorted((ROOT / "src").rglob("*.py"))

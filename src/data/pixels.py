@@ -9,6 +9,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from src.cli import follow
+from src.data.class_colours import read_classes
 from src.data.dataset import decoding_threads, share_of_worker
 from src.data.image_files import UnusableImage, decode, shown
 from src.data.pixel_folder import Labels, list_pairs
@@ -45,14 +46,7 @@ def class_names(data, settings, classes):
     """
     if not settings.class_names:
         return [str(number) for number in range(classes)]
-    path = Path(data.data_dir, settings.class_names)
-    try:
-        names = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path} ({error}); it has the name of a class on each line") from error
-    if len(names) != classes or not all(names):
-        raise UserError(f"{path} has {len(names)} lines but takes a name for each of the {classes} classes")
-    return names
+    return read_classes(Path(data.data_dir, settings.class_names), classes)[0]
 
 
 class Pair:

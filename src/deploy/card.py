@@ -3,20 +3,16 @@
 
 import hashlib
 import json
-import math
 from pathlib import Path
 
-from src.data.class_names import name_classes
-from src.data.classes import Classes
-from src.data.image_files import MOST_PIXELS
-from src.data.image_folder import list_split
-from src.data.transforms import eval_transform
 from src.errors import UserError
 from src.image_size import sides
+from src.tasks import deployment_of
 from src.training.atomic import replacing
+from src.training.deployment import LOGITS
 
-# Names of what goes in and comes out.
-INPUT, LOGITS, PROBABILITIES = "image", "logits", "probabilities"
+# Name of what goes in.
+INPUT = "image"
 # In the place of the number of images, where a file takes any.
 BATCH = "batch"
 # Of the input: what the numbers are, and the order of the axes.
@@ -37,41 +33,12 @@ def sha256(path):
         raise UserError(f"cannot read model {path}: {error.strerror}") from error
 
 
-def class_labels(config, meta):
-    """Return the `Classes` of a network: those the training wrote into its checkpoint, else of the evaluation images.
-
-    Where there are neither, their numbers alone. What `class_names.txt` says takes the place of the names.
-
-    Args:
-        config (Config): the experiment.
-        meta (dict): of its checkpoint.
-
-    Raises:
-        UserError: the folder of the evaluation images has another number of classes.
-    """
-    data, classes = config.data, Classes.recorded(meta, config.model.num_classes)
-    if classes.folders is None and data.data_dir and Path(data.data_dir, data.val_split).is_dir():
-        images = list_split(data, "val")
-        of_folder = Classes.of(data, images)
-        classes.numbers_of(of_folder, images.folder, "the network")
-        return of_folder
-    if classes.folders is not None and data.data_dir:
-        names = name_classes(data.data_dir, classes.folders)
-        return Classes(classes.folders, classes.names if names == classes.folders else names)
-    return classes
-
-
-def card_classes(card):
-    """Return the `Classes` that a description tells; earlier exports tell their names alone."""
-    return Classes(card.get("classes", card["labels"]), card["labels"])
-
-
 def write_card(model, description):
     """Write the description of the exported file `model` beside it; its checksum is added.
 
     Args:
-        description (dict): input, output, preprocessing (what `src.data.preprocessing` returns), labels, and what else
-            is worth knowing of the file; JSON values.
+        description (dict): input, output, what the `Deployment` of its task needs, and what else is worth knowing of
+            the file; JSON values.
 
     Raises:
         UserError: it cannot be written.
@@ -130,21 +97,30 @@ def _wrong(card):
     for key, kind in _KEYS.items():
         if not isinstance(card.get(key), kind):
             return f"{key} is missing or no {kind.__name__}"
+    if not all(isinstance(label, str) for label in card["labels"]):
+        return "labels are not all text"
+    try:
+        deployment = deployment_of(card)
+    except (KeyError, TypeError):
+        return f"task is {card['task']}, which is none"
     spec = card["preprocessing"]
     try:
         if not all(0 <= mean <= 1 and 1e-4 <= std <= 1 for mean, std in zip(spec["mean"], spec["std"])):
             raise ValueError("mean takes numbers from 0 to 1, std from 1e-4 to 1")
         sides(spec["image_size"])
-        eval_transform(spec)
         if spec["orientation"] not in ("ignore", "apply"):
             raise ValueError("orientation takes ignore or apply")
-        if not min(spec["image_size"]) <= spec["resize"] <= math.isqrt(MOST_PIXELS):
-            raise ValueError(f"resize takes the shorter side of image_size to {math.isqrt(MOST_PIXELS)}")
+        if not len(spec["mean"]) == len(spec["std"]) == spec["in_channels"]:
+            count = len(spec["mean"])
+            return f"preprocessing.mean has {count} numbers for {spec['in_channels']} channels"
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         return f"preprocessing cannot be used ({error})"
-    if len(spec["mean"]) != spec["in_channels"]:
-        return f"preprocessing.mean has {len(spec['mean'])} numbers for {spec['in_channels']} channels"
-    images, results = card["input"].get("shape"), card["output"].get("shape")
+    return deployment.wrong() or _wrong_ends(card, deployment)
+
+
+def _wrong_ends(card, deployment):
+    """Say what is wrong with what a file is said to take and give; "" if nothing."""
+    spec, images = card["preprocessing"], card["input"].get("shape")
     kind = card["input"].get("dtype"), card["input"].get("layout")
     if kind not in _KINDS:
         return f"input is {kind[0]} {kind[1]} but images are float32 or float16 NCHW, or uint8 NHWC"
@@ -152,16 +128,11 @@ def _wrong(card):
     image = [channels, *size] if kind[1] == "NCHW" else [*size, channels]
     if not isinstance(images, list) or images[1:] != image or not _is_batch(images[0]):
         return f"input.shape is {images} but preprocessing makes images of {image}"
-    if results != [images[0], len(card["labels"])]:
-        return f"output.shape is {results} but there are {images[0]} images and {len(card['labels'])} labels"
-    if not all(isinstance(label, str) for label in card["labels"]):
-        return "labels are not all text"
-    classes = card.get("classes")
-    is_list_of_text = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    if classes is not None and (not is_list_of_text or len(classes) != len(card["labels"])):
-        return f"classes are not the folders of the {len(card['labels'])} labels"
-    if card["output"].get("name", LOGITS) not in (None, LOGITS, PROBABILITIES):
-        return f"output.name is {card['output']['name']} but takes {LOGITS} or {PROBABILITIES}"
+    name, shape = card["output"].get("name", LOGITS) or LOGITS, card["output"].get("shape")
+    if name not in deployment.outputs:
+        return f"output.name is {name} but takes {' or '.join(deployment.outputs)}"
+    if shape != deployment.shape(name, images[0]):
+        return f"output.shape is {shape} but there are {images[0]} images and {len(card['labels'])} labels"
     return ""
 
 

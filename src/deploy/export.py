@@ -11,20 +11,20 @@ import mindspore as ms
 import numpy as np
 import onnx
 
-from src.data.transforms import preprocessing
 from src.deploy.atc import atc_refusals
-from src.deploy.card import BATCH, INPUT, LOGITS, PROBABILITIES, card_classes, class_labels, sha256, write_card
+from src.deploy.card import BATCH, INPUT, sha256, write_card
 from src.deploy.folding.fold import fold
 from src.deploy.mindir import write_mindspore
 from src.deploy.onnx.export import onnx_model, with_metadata
-from src.deploy.options import Options, check_options
+from src.deploy.options import Options, check_options, model_name
 from src.deploy.proof import difference, example_images
 from src.deploy.quantize import quantize_and_judge
-from src.deploy.running.classify import softmax
 from src.deploy.running.runtime import CheckpointModel, MindirModel, OnnxModel
 from src.deploy.serving import Serving
 from src.errors import UserError
+from src.tasks import create_task, deployment_of
 from src.training.atomic import replacing
+from src.training.deployment import CLASSES, softmax
 
 
 def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
@@ -49,12 +49,14 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
             that cannot be used.
         WrongExport: a file that differs by more.
     """
-    options = Options(batch_size, **wishes)
-    check_options(formats, options, config.device.target)
+    options, task = Options(batch_size, **wishes), create_task(config)
+    check_options(formats, options, config.device.target, task.deployment.outputs)
     folder = _made(Path(config.output_dir))
-    model = CheckpointModel(checkpoint, config.model)
-    spec = preprocessing(config.data, config.model.image_size, config.model.in_channels)
-    classes = class_labels(config, model.meta)
+    model = CheckpointModel(checkpoint, task.build())
+    description = {"task": config.task, **task.describe(model.meta)}
+    deployment, spec = deployment_of(description), description["preprocessing"]
+    if problem := deployment.wrong():
+        raise UserError(f"checkpoint {checkpoint} cannot be exported: {problem}")
     inputs, images = example_images(spec, options)
     expected = model.logits(images)
     if not np.isfinite(expected).all():
@@ -66,12 +68,10 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
     for kind in formats:
         path = folder / options.file_name(config.model, kind)
         cards[path] = card = {
-            "model": config.model.name,
+            "model": model_name(config.model),
             "format": kind,
-            **_ends(inputs, expected, options),
-            "preprocessing": spec,
-            "labels": classes.names,
-            "classes": classes.folders,
+            **_ends(inputs, deployment, options),
+            **description,
             "checkpoint": {"file": Path(checkpoint).name, "sha256": sha256(checkpoint)},
             "folded": options.fold,
             "encrypted": options.key is not None,
@@ -80,11 +80,11 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
             "max_difference": None,
         }
         # Built again for each file: exporters leave traces.
-        network = CheckpointModel(checkpoint, config.model).network
-        serve = partial(Serving, fold(network) if options.fold else network, normalisation, options.softmax)
+        network = CheckpointModel(checkpoint, task.build()).network
+        serve = partial(Serving, fold(network) if options.fold else network, normalisation, options.output)
         with replacing(path) as temporary:
             if kind == "onnx":
-                runtime = _write_onnx(serve, inputs, config, options, card, temporary)
+                runtime = _write_onnx(serve, inputs, task, options, card, temporary)
             else:
                 write_mindspore(kind, serve(), inputs, options, temporary)
                 runtime = None if kind == "air" else MindirModel(temporary, options.key)
@@ -104,22 +104,23 @@ def _made(folder):
     return folder
 
 
-def _ends(inputs, expected, options):
+def _ends(inputs, deployment, options):
     """Return what a description says of a file's input and output."""
     batch = options.batch_size or BATCH
     layout = "NHWC" if options.preprocess else "NCHW"
-    name = PROBABILITIES if options.softmax else LOGITS
+    name = options.output
+    kind = "int32" if name == CLASSES else options.dtype
     return {
         "input": {"name": INPUT, "shape": [batch, *inputs.shape[1:]], "dtype": str(inputs.dtype), "layout": layout},
-        "output": {"name": name, "shape": [batch, expected.shape[1]], "dtype": options.dtype},
+        "output": {"name": name, "shape": deployment.shape(name, batch), "dtype": kind},
     }
 
 
-def _write_onnx(serve, inputs, config, options, card, path):
+def _write_onnx(serve, inputs, task, options, card, path):
     """Write an ONNX file and return it, ready to run; `card` learns how accurate int8 is, and if `atc` reads it."""
     model = onnx_model(serve, inputs, options, card["output"]["name"])
     if options.quantize:
-        model, card["int8"] = quantize_and_judge(model, config, card["preprocessing"], card_classes(card), options)
+        model, card["int8"] = quantize_and_judge(model, task, card, options)
     refusals = atc_refusals(model)
     card["atc"] = {"reads": not refusals, "why_not": refusals}
     onnx.save(with_metadata(model, card), path)

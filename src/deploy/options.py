@@ -4,6 +4,7 @@
 from dataclasses import dataclass, field
 
 from src.errors import UserError, did_you_mean
+from src.training.deployment import CLASSES, LOGITS, PROBABILITIES
 
 FORMATS = ("mindir", "onnx", "air")
 # What older deployment tools read; LayerNormalization as one operator; GELU too.
@@ -27,6 +28,7 @@ class Options:
         calibration_dir (str): images that tell `quantize` which values occur.
         fold (bool): fold norms and what else is constant into the weights.
         softmax (bool): give probabilities instead of logits.
+        argmax (bool): give the class instead of logits.
         preprocess (bool): take pixels, uint8 (B, H, W, C), and normalise them.
         key (bytes | None): encrypts MindIR.
     """
@@ -38,12 +40,18 @@ class Options:
     calibration_dir: str = ""
     fold: bool = True
     softmax: bool = False
+    argmax: bool = False
     preprocess: bool = False
     key: bytes | None = field(default=None, repr=False)
 
     @property
     def onnx_opset(self):
         return self.opset or (SMALL_OPSET if self.is_small else OPSETS[0])
+
+    @property
+    def output(self):
+        """What a file gives, of `src.training.deployment`."""
+        return PROBABILITIES if self.softmax else CLASSES if self.argmax else LOGITS
 
     @property
     def tolerance(self):
@@ -56,11 +64,16 @@ class Options:
         return self.dtype != "float32" or bool(self.quantize)
 
     def file_name(self, model, kind):
-        """Return `<model>_<S or HxW>_b<batch>[_pixels][_softmax][_fp16|_int8].<kind>` for a `ModelConfig`."""
-        parts = [model.name, size_text(model.size), f"b{self.batch_size or 'N'}"]
-        parts += ["pixels"] * self.preprocess + ["softmax"] * self.softmax
+        """Return `<model>_<S or HxW>_b<batch>[_pixels][_softmax|_argmax][_fp16|_int8].<kind>` for a `ModelConfig`."""
+        parts = [model_name(model), size_text(model.size), f"b{self.batch_size or 'N'}"]
+        parts += ["pixels"] * self.preprocess + ["softmax"] * self.softmax + ["argmax"] * self.argmax
         parts += ["fp16"] * (self.dtype == "float16") + [self.quantize] * bool(self.quantize)
         return f"{'_'.join(parts)}.{kind}"
+
+
+def model_name(model):
+    """Return the name of the network of a `ModelConfig`: of its head, if it has one, and of what that stands on."""
+    return f"{model.head}_{model.name}" if model.head else model.name
 
 
 def size_text(size):
@@ -68,8 +81,11 @@ def size_text(size):
     return "x".join(map(str, size if size[0] != size[1] else size[:1]))
 
 
-def check_options(formats, options, target):
+def check_options(formats, options, target, outputs=(LOGITS, PROBABILITIES, CLASSES)):
     """Refuse what is unknown, what cannot be made on the device `target`, and wishes that contradict each other.
+
+    Args:
+        outputs (tuple): what files of the task may give.
 
     Raises:
         UserError: names the options.
@@ -111,6 +127,12 @@ def check_options(formats, options, target):
         (
             options.quantize and options.dtype != "float32",
             "--quantize int8 and --dtype float16 contradict each other; what is not int8 stays float32",
+        ),
+        (options.softmax and options.argmax, "--softmax and --argmax contradict each other; leave one of them out"),
+        (
+            options.output not in outputs,
+            f"--{'softmax' if options.softmax else 'argmax'} gives {options.output}, and files of this task give "
+            f"{' or '.join(outputs)}; leave it out",
         ),
         (options.key and formats != ["mindir"], "--key encrypts MindIR only; give --format mindir"),
     ):

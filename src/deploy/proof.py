@@ -31,6 +31,8 @@ def example_images(spec, options):
 def difference(name, runtime, images, expected, options):
     """Return by how much what a file makes of `images` differs from `expected`, as a part of the largest number there.
 
+    Where the file gives classes, it is by how much its class is below the best one.
+
     Args:
         name (str): of the file.
         runtime: the file, see `src.deploy.running.runtime`.
@@ -42,7 +44,7 @@ def difference(name, runtime, images, expected, options):
     """
     counts = [options.batch_size] if options.batch_size else BATCHES
     computed = [runtime.logits(images[:count]) for count in counts]
-    largest = np.max([np.abs(part - expected[: len(part)]).max() for part in computed]) / (np.abs(expected).max() or 1)
+    largest = np.max([_farthest(part, expected[: len(part)]) for part in computed]) / (np.abs(expected).max() or 1)
     # Not `>`, which lets NaN pass.
     if not largest <= (np.inf if options.tolerance is None else options.tolerance):
         raise WrongExport(
@@ -50,3 +52,11 @@ def difference(name, runtime, images, expected, options):
             f"{options.tolerance:.0e}) and was deleted; --device_target CPU rounds least"
         )
     return float(largest)
+
+
+def _farthest(computed, expected):
+    if computed.dtype.kind == "f":
+        return np.abs(computed - expected).max()
+    if computed.min() < 0 or computed.max() >= expected.shape[1]:
+        return np.nan
+    return (expected.max(1) - np.take_along_axis(expected, computed[:, None], 1)[:, 0]).max()

@@ -6,8 +6,6 @@ QuantizeLinear and DequantizeLinear around each layer, with a scale for each out
 convolutions and products of two computed values, as in attention, stay float32.
 """
 
-import dataclasses
-import os
 import sys
 import tempfile
 
@@ -16,37 +14,37 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quant_pre_process, quantize_static
 
 from src.data.dataset import iterate
-from src.data.image_folder import list_split
+from src.deploy.onnx.graph import constants_of
 from src.deploy.proof import WrongExport
-from src.deploy.running.images import ImageBatches, find_images
+from src.deploy.running.images import find_images
+from src.deploy.running.predict import Predictor
 from src.deploy.running.runtime import OnnxModel
 from src.device import World
 from src.errors import UserError
-from src.tasks.classification import Classification
+from src.tasks import deployment_of
 
 LAYERS = ("Conv", "Gemm", "MatMul")
-# More images hardly change the ranges of values, or the accuracy; both take theirs from all over the folder.
-CALIBRATION_IMAGES, EVALUATION_IMAGES = 300, 2000
-# Percentage of the images for which the best class has to stay the same.
+# More images hardly change the ranges of values; they are taken from all over the folder.
+CALIBRATION_IMAGES = 300
+# Percentage of the images, or of their pixels, for which the class has to stay the same.
 LEAST_AGREEMENT = 90
 # Each result of each layer is kept for a batch.
 _BATCH_SIZE = 2
 
 
-def quantize_and_judge(model, config, spec, classes, options):
+def quantize_and_judge(model, task, card, options):
     """Return `model` in int8, and how accurate it is.
 
     Args:
         model (onnx.ModelProto): float32, opset 17 or more.
-        config (Config): says where evaluation images are.
-        spec (dict): how images are prepared, see `src.data.preprocessing`.
-        classes (Classes): of the network.
+        task (Task): knows the evaluation images.
+        card (dict): the description of the file.
         options (Options): of the file.
 
     Returns:
-        tuple: the model, and a dict: how many `images` were classified before and after, and for what percentage of
-        them the best class is the same, `agreement`. They are evaluation images, with top-1 `before` and `after` in
-        percent; where there are none, those of `calibration_dir`.
+        tuple: the model, and a dict: how many `images` were judged before and after, and for what percentage of them,
+        or of their pixels, the class is the same, `agreement`. They are evaluation images, with `measure`, the task's,
+        `before` and `after` in percent; where there are none, those of `calibration_dir`.
 
     Raises:
         UserError: images cannot be used.
@@ -58,7 +56,7 @@ def quantize_and_judge(model, config, spec, classes, options):
         quantize_static(
             prepared,
             quantized,
-            _Calibration(model.graph.input[0].name, _calibration_batches(spec, options)),
+            _Calibration(model.graph.input[0].name, card, options),
             nodes_to_quantize=_layers(model.graph),
             per_channel=True,
             # Weights of 7 bits: with 8, a CPU without VNNI cuts off the sum of two products.
@@ -68,23 +66,26 @@ def quantize_and_judge(model, config, spec, classes, options):
             # Of 256 values, several logits would be the largest; behind other linear layers is float32 anyway.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
-        models = OnnxModel(prepared), OnnxModel(quantized)
-        is_labelled = _has_evaluation_images(config)
-        batches = _evaluation_batches(config, classes, options) if is_labelled else _calibration_batches(spec, options)
-        before, after, agreement, images = _compare(*models, batches)
-        if agreement < LEAST_AGREEMENT:
+        models = [_Model(OnnxModel(path).logits, card, options) for path in (prepared, quantized)]
+        try:
+            judges = [task.judge_file(model, "the network") for model in models]
+        except UserError as error:
+            print(f"int8 is not judged by evaluation images: {error}", file=sys.stderr)
+            figures = _liken(models, options)
+        else:
+            figures = _judge(task, judges, deployment_of(card).sample)
+        if figures["agreement"] < LEAST_AGREEMENT:
             raise WrongExport(
-                f"in int8 the network finds another class for {100 - agreement:.1f} % of {images} images (allowed: "
-                f"{100 - LEAST_AGREEMENT} %), so it was not written; give other images in --calibration_dir, or "
-                "--dtype float16"
+                f"in int8 the network finds another class for {100 - figures['agreement']:.1f} % of "
+                f"{figures['images']} images (allowed: {100 - LEAST_AGREEMENT} %), so it was not written; give other "
+                "images in --calibration_dir, or --dtype float16"
             )
-        figures = {"images": images, "agreement": agreement}
-        return onnx.load(quantized), {**figures, "before": before, "after": after} if is_labelled else figures
+        return onnx.load(quantized), figures
 
 
 def _layers(graph):
     """Return the names of the nodes that have weights; onnxruntime has no fast grouped convolution of int8."""
-    constants = {tensor.name for tensor in graph.initializer}
+    constants = {name for name, array in constants_of(graph).items() if not _averages(array)}
     groups = {
         node.name: attribute.i for node in graph.node for attribute in node.attribute if attribute.name == "group"
     }
@@ -95,56 +96,83 @@ def _layers(graph):
     ]
 
 
+def _averages(array):
+    """Whether a constant is shares of pixels in others, see `src.ops.resize`: a few bits would blur maps."""
+    is_matrix = array.ndim == 2 and array.dtype == np.float32 and array.min() >= 0
+    return is_matrix and any(np.allclose(array.sum(axis), 1, atol=1e-5) for axis in (0, 1))
+
+
+class _Model:
+    """What computes logits, as `Task.judge_file` takes it."""
+
+    def __init__(self, logits, card, options):
+        self.logits, self.card, self.batch_size = logits, card, options.batch_size
+
+
 class _Calibration(CalibrationDataReader):
-    def __init__(self, name, batches):
-        self.name, self.batches = name, batches
+    """Gives each batch that a network of this description is given for the images of the calibration.
+
+    Args:
+        name (str): of the network's input.
+        card (dict), options (Options): of the file.
+    """
+
+    def __init__(self, name, card, options):
+        self._batches = self._given(name, card, options)
+
+    def _given(self, name, card, options):
+        deployment, given = deployment_of(card), []
+
+        def logits(images):
+            given.append({name: images})
+            return np.zeros(deployment.shape(options.output, len(images)), np.float32)  # as good as any
+
+        for _ in _answers([_Model(logits, card, options)], options):
+            yield from given
+            given.clear()
 
     def get_next(self):
-        images, _ = next(self.batches, (None, None))
-        return None if images is None else {self.name: images}
+        return next(self._batches, None)
 
 
-def _calibration_batches(spec, options):
-    """Yield arrays of as many images as the file takes, the last one filled up; each with -1 for each true image."""
+def _answers(models, options):
+    """Yield, for each image of the calibration, what each model finds in it."""
+    count = options.batch_size or _BATCH_SIZE
+    predictors = [Predictor(model, deployment_of(model.card), count, bool(options.batch_size)) for model in models]
     paths = list(find_images(options.calibration_dir))
-    paths = paths[:: -(-len(paths) // CALIBRATION_IMAGES)]
-    batches = ImageBatches(paths, spec, options.batch_size or _BATCH_SIZE, os.cpu_count(), options.preprocess)
-    for names, images in batches:
-        yield _filled_up(images, options.batch_size), np.full(len(names), -1)
+    most = min(CALIBRATION_IMAGES, predictors[0].deployment.sample)
+    batches = predictors[0].read(paths[:: -(-len(paths) // most)])
+    for _, images in batches:
+        deployments = ((each.deployment, each.deployment.answers(each.run, images)) for each in predictors)
+        yield from zip(*([deployment.found(answer) for answer in answers] for deployment, answers in deployments))
     if batches.unreadable:
         raise UserError(f"--calibration_dir: {batches.unreadable[0]}")
 
 
-def _has_evaluation_images(config):
-    try:
-        return list_split(config.data, "val").images > 0
-    except UserError:
-        return False
+def _liken(models, options):
+    """Return how often two models find the same in the images of the calibration."""
+    same = [np.mean(one == two) for one, two in _answers(models, options)]
+    return {"images": len(same), "agreement": float(100 * np.mean(same))}
 
 
-def _evaluation_batches(config, classes, options):
-    """Yield arrays of as many images as the file takes, the last one filled up; each with the classes."""
-    data = dataclasses.replace(config.data, batch_size=options.batch_size or _BATCH_SIZE)
-    task = Classification(dataclasses.replace(config, data=data), as_pixels=options.preprocess)
-    task.open_to_judge(classes.to_record(), "the network")
+def _judge(task, judges, sample):
+    """Return how often the networks of two judges find the same in about `sample` evaluation images, and how well."""
     for note in task.notes:
         print(note, file=sys.stderr)
-    every = -(-task.images["val"] // EVALUATION_IMAGES)
-    dataset = task.batches("val", World(0, every))
-    for images, labels in iterate(dataset):
-        yield _filled_up(images.asnumpy(), options.batch_size), labels.asnumpy()
-
-
-def _filled_up(images, batch_size):
-    lacking = (batch_size or len(images)) - len(images)
-    return np.pad(images, [(0, lacking)] + [(0, 0)] * (images.ndim - 1), mode="edge")
-
-
-def _compare(before, after, batches):
-    """Return top-1 of two models and how often they agree, in percent, and of how many images."""
-    rows = []
-    for images, labels in batches:
-        one, two = (model.logits(images).argmax(1)[: len(labels)] for model in (before, after))
-        rows.append([one == labels, two == labels, one == two])
-    rows = np.concatenate(rows, axis=1)
-    return (*map(float, 100 * rows.mean(1)), rows.shape[1])
+    for judge in judges:
+        judge.step.set_train(False)
+        judge.compile()
+        judge.begin()
+    every, same = -(-task.images["val"] // sample), []
+    for batch in iterate(task.batches("val", World(0, every))):
+        one, two = (judge.add(*batch) for judge in judges)
+        same.append([np.sum(one == two), np.size(one)])
+    before, after = (judge.result(World()) for judge in judges)
+    right, whole = np.sum(same, axis=0)
+    return {
+        "images": before["samples"],
+        "agreement": float(100 * right / whole),
+        "measure": task.best_name,
+        "before": before[task.best],
+        "after": after[task.best],
+    }

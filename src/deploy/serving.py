@@ -5,6 +5,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
+from src.training.deployment import CLASSES, LOGITS, PROBABILITIES
 from src.training.precision import mixed_precision
 
 
@@ -12,28 +13,30 @@ class Serving(nn.Cell):
     """A network with its input named as in exported files.
 
     Args:
-        network (nn.Cell): images (B, C, S, S), normalised, to logits (B, K).
+        network (nn.Cell): images (B, C, H, W), normalised, to logits (B, K, ...).
         normalisation (dict): mean and std of pixels between 0 and 1, a number for each channel; takes pixels, uint8
-            (B, S, S, C), in place of images. None: takes images.
-        softmax (bool): gives probabilities in place of logits.
+            (B, H, W, C), in place of images. None: takes images.
+        output (str): what it gives, of `src.training.deployment`: classes are int32 (B, ...).
     """
 
-    def __init__(self, network, normalisation=None, softmax=False):
+    def __init__(self, network, normalisation=None, output=LOGITS):
         super().__init__(auto_prefix=False)
         self.network = network
         self.takes_pixels = normalisation is not None
         if self.takes_pixels:
             mean, std = np.array(normalisation["mean"]), np.array(normalisation["std"])
             self.scale, self.offset = _by_channel(1 / (255 * std)), _by_channel(-mean / std)
-        self.gives_probabilities = softmax
-        self.softmax = ops.Softmax(-1)
+        self.output = output
+        self.softmax, self.argmax = ops.Softmax(1), ops.Argmax(1, ms.int32)
         self.set_train(False)
 
     def construct(self, image):
         if self.takes_pixels:
             image = image.astype(ms.float32).transpose(0, 3, 1, 2) * self.scale + self.offset
         out = self.network(image)
-        return self.softmax(out) if self.gives_probabilities else out
+        if self.output == PROBABILITIES:
+            return self.softmax(out)
+        return self.argmax(out) if self.output == CLASSES else out
 
 
 def _by_channel(numbers):
@@ -52,4 +55,5 @@ class HalfPrecision(nn.Cell):
         self.set_train(False)
 
     def construct(self, image):
-        return self.serving(image).astype(ms.float16)
+        out = self.serving(image)
+        return out if self.serving.output == CLASSES else out.astype(ms.float16)

@@ -62,7 +62,9 @@ class ClassJudge(Judge):
         samples, size = len(label), len(self.images)
         judged = self.step(_filled_up(image, size), _filled_up(label, size)).asnumpy()[:, :samples]
         self.sums += [*judged[:3].sum(axis=1, dtype=np.float64), samples]
-        np.add.at(self.confusion, (label.asnumpy(), judged[3].astype(int)), 1)
+        found = judged[3].astype(int)
+        np.add.at(self.confusion, (label.asnumpy(), found), 1)
+        return found
 
     def result(self, world):
         right1, right5, loss, samples = map(float, gather_from_workers(self.sums, world).sum(axis=0))

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classification: which class an image as a whole is of."""
 
+import dataclasses
+
 import numpy as np
 
 from src.data.check_data import check_data
 from src.data.classes import Classes, classes_to_train, numbers_of_split
 from src.data.dataset import create_dataset
 from src.data.image_folder import list_split
+from src.data.transforms import preprocessing
+from src.tasks.class_deployment import ClassDeployment, class_labels, judge_of_file
 from src.tasks.class_judge import ClassJudge, EvaluationStep
 from src.tasks.pretrained_classes import load_pretrained
+from src.training.deployment import refuse_other_images
 from src.training.losses import class_weights, create_loss
 from src.training.network import build_network
 from src.training.parallel import sum_over_workers
@@ -21,15 +26,15 @@ class Classification(Task):
     Args:
         config (Config): the experiment.
         build_model: `build_model(config.model)` makes the network.
-        as_pixels (bool): images to evaluate with come as a file takes them that normalises them itself, see
-            `create_dataset`.
     """
 
     best, best_name, drawn = "top1", "top-1", {"top1": "top-1", "top5": "top-5"}
+    deployment = ClassDeployment
+    as_pixels = False  # whether images to evaluate with are to be normalised by a file
 
-    def __init__(self, config, build_model=build_network, as_pixels=False):
+    def __init__(self, config, build_model=build_network):
         super().__init__(config)
-        self.build_model, self.as_pixels = build_model, as_pixels
+        self.build_model = build_model
 
     def build(self):
         return self.build_model(self.config.model)
@@ -84,6 +89,22 @@ class Classification(Task):
         model = self.config.model
         images = np.zeros((self.config.data.batch_size, model.in_channels, *model.size), np.float32)
         return ClassJudge(EvaluationStep(forward), images, self.classes.names)
+
+    def describe(self, meta):
+        classes = class_labels(self.config, meta)
+        return {"preprocessing": self.preprocessing(), "labels": classes.names, "classes": classes.folders}
+
+    def preprocessing(self):
+        model = self.config.model
+        return preprocessing(self.config.data, model.image_size, model.in_channels)
+
+    def judge_file(self, model, whose):
+        deployment, data = self.deployment(model.card), self.config.data
+        refuse_other_images(whose, deployment.spec, self.preprocessing())
+        data = dataclasses.replace(data, batch_size=model.batch_size or data.batch_size)
+        self.config, self.as_pixels = dataclasses.replace(self.config, data=data), deployment.as_pixels
+        self.open_to_judge(deployment.classes.to_record(), whose)
+        return judge_of_file(model, data.batch_size, self.classes.names)
 
     def told(self, result):
         return f"top-1 {result['top1']:.2f} %  top-5 {result['top5']:.2f} %  loss {result['loss']:.4f}"

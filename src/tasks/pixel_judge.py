@@ -64,8 +64,10 @@ class PixelJudge(Judge):
     def add(self, image, label):
         (logits,), (label,) = self.step(image).asnumpy(), label.asnumpy()
         logits = cv2.resize(logits.transpose(1, 2, 0), label.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        self.confusion += confusion_of(label, logits.argmax(2), len(self.names), self.ignore_label)
+        found = logits.argmax(2)
+        self.confusion += confusion_of(label, found, len(self.names), self.ignore_label)
         self.samples += 1
+        return found
 
     def result(self, world):
         samples = int(gather_from_workers(np.float64(self.samples), world).sum())

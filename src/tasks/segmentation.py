@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Semantic segmentation: which class each pixel of an image is of."""
 
+from pathlib import Path
+
 import numpy as np
 
+from src.data.class_colours import palette, read_classes, to_text
 from src.data.classes import listed
 from src.data.pixels import check_pixels, class_names, create_pixel_dataset, list_pixels
+from src.data.windows import usual_stride
 from src.errors import UserError
 from src.models.segmenter import create_segmenter
+from src.tasks.pixel_deployment import FileStep, PixelDeployment
 from src.tasks.pixel_judge import PixelJudge
 from src.tasks.pretrained_backbone import load_backbone
+from src.training.deployment import Runner, refuse_other_images
 from src.training.parallel import sum_over_workers
 from src.training.pixel_losses import PixelCrossEntropy, SegmentationLoss
 from src.training.task import Task
@@ -19,6 +25,7 @@ class Segmentation(Task):
 
     best, best_name, drawn = "miou", "mIoU", {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
 
+    deployment = PixelDeployment
     judged_at_once = 1  # each has a size of its own
 
     def build(self):
@@ -79,6 +86,44 @@ class Segmentation(Task):
 
     def judge(self, forward):
         return PixelJudge(forward, self.names, self.config.segmentation.ignore_label, self.config.model.size)
+
+    def describe(self, meta):
+        data, settings, classes = self.config.data, self.config.segmentation, self.config.model.num_classes
+        path = Path(data.data_dir or "", settings.class_names)
+        names, colours = [str(number) for number in range(classes)], [None] * classes
+        # Elsewhere than where it was trained, a checkpoint knows the names.
+        if settings.class_names and path.is_file():
+            names, colours = read_classes(path, classes)
+        usual = palette(classes + 1)[settings.reduce_zero_label :]
+        return {
+            "preprocessing": self.preprocessing(self.config.model.size),
+            "labels": meta.get("classes") or names,
+            "colours": [colour or to_text(other) for colour, other in zip(colours, usual)],
+            "ignore_label": settings.ignore_label,
+            "reduce_zero_label": settings.reduce_zero_label,
+        }
+
+    def preprocessing(self, window):
+        """Return the steps from an image to windows of the size (H, W), as JSON values; see `PixelDeployment`."""
+        data, settings = self.config.data, self.config.segmentation
+        return {
+            "image_size": list(window),
+            "stride": list(usual_stride(window)),
+            "scale": list(settings.scale),
+            "divisor": settings.divisor,
+            "orientation": data.orientation,
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "in_channels": self.config.model.in_channels,
+        }
+
+    def judge_file(self, model, whose):
+        deployment = self.deployment(model.card)
+        wanted = self.preprocessing(deployment.spec["image_size"])
+        refuse_other_images(whose, deployment.spec, {**wanted, "stride": deployment.spec["stride"]})
+        self.open_to_judge({"classes": deployment.labels}, whose)
+        run = Runner(model.logits, model.batch_size or 1)
+        return self.judge(FileStep(deployment, run))
 
     def told(self, result):
         return f"mIoU {result['miou']:.2f} %  mAcc {result['macc']:.2f} %  aAcc {result['aacc']:.2f} %"

@@ -12,7 +12,7 @@ def build_network(config):
         UserError: an unknown model, or values it cannot work with; or it is no classifier.
     """
     if config.head:
-        raise UserError(f"model {config.head} on {config.name} is a segmenter, which train.py and eval.py alone take")
+        raise UserError(f"model {config.head} on {config.name} is a segmenter, and this takes classifiers")
     if "features_only" in config.options:
         raise UserError("model.options.features_only leaves nothing to train or evaluate by; it is for create_model")
     try:

@@ -16,9 +16,11 @@ class Task:
         drawn (dict): the numbers that `curves.png` draws beside the loss: {number: name}, in percent.
         images (dict): how many images "train" and "val" have, of all workers.
         notes (list): lines on what one may not expect of the images.
+        deployment (type): the `src.training.deployment.Deployment` of its networks.
     """
 
     best, best_name, drawn = "", "", {}
+    deployment = None
 
     def __init__(self, config):
         self.config, self.images, self.notes = config, {}, []
@@ -94,6 +96,30 @@ class Task:
         """Return what `Judge.result` returned, for people, in a few words."""
         raise NotImplementedError
 
+    def describe(self, meta):
+        """Return what is to be known of a network outside, as JSON values; `deployment` is made of it.
+
+        Args:
+            meta (dict): of its checkpoint, which holds `record()`.
+
+        Raises:
+            UserError: the data folder contradicts it.
+        """
+        raise NotImplementedError
+
+    def judge_file(self, model, whose):
+        """Find the images to evaluate an exported file with, as it takes them, and return the `Judge` of its answers.
+
+        Args:
+            model: has card, the description, batch_size, images it takes at once or None for any number, and
+                `logits(images)`.
+            whose (str): file this is, for messages.
+
+        Raises:
+            UserError: the images, or their classes, are others than the file was made for.
+        """
+        raise NotImplementedError
+
 
 class Judge:
     """Adds up how good the answers to many batches are.
@@ -113,7 +139,7 @@ class Judge:
         raise NotImplementedError
 
     def add(self, *batch):
-        """Judge the answers to the Tensors of a batch, which may be a short one."""
+        """Judge the answers to the Tensors of a batch, which may be a short one; return the classes that were found."""
         raise NotImplementedError
 
     def result(self, world):

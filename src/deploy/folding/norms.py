@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from mindspore import Tensor, nn
 
+from src.heads.convolution import ConvNormRelu
+from src.heads.pixel_classifier import PixelClassifier
 from src.models import resnet, san
 from src.ops.drop_path import DropPath
 
@@ -30,6 +32,7 @@ NORM_AFTER = {
     resnet.ImageNetStem: {"conv": "bn"},
     resnet.SmallStem: {"conv": "bn"},
     resnet.Bottleneck: {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"},
+    ConvNormRelu: {"conv": "bn"},
     san.SAN: {"conv_in": "bn_in"},
     san.Bottleneck: {"sam": "bn2"},
 }
@@ -96,6 +99,11 @@ def _(cell: nn.Dense, after=NOTHING):
 @folded.register
 def _(cell: DropPath, after=NOTHING):
     return nn.Identity()
+
+
+@folded.register
+def _(cell: PixelClassifier, after=NOTHING):
+    return folded(cell.linear, after)
 
 
 def convolution(weight, bias, stride=1, pad_mode="pad", padding=0, dilation=1, group=1):

@@ -14,10 +14,11 @@ from src.deploy.card import BATCH, INPUT
 from src.deploy.onnx.batch import open_batch
 from src.deploy.onnx.float16 import to_float16
 from src.deploy.onnx.for_lite import suit_lite
-from src.deploy.onnx.graph import tidy
+from src.deploy.onnx.graph import rename, tidy
 from src.deploy.onnx.operators import name_operators
 from src.deploy.onnx.pads import write_pads
 from src.errors import UserError
+from src.ops.resize import by_products
 
 # Numbers of images of the two exports that make a model for any number. One image would allow simplifications.
 _TWO_BATCHES = (2, 3)
@@ -54,8 +55,13 @@ def _exported(cell, images, output):
     # MindSpore exports to paths of a few ASCII characters only, and closes their folder to others.
     with tempfile.TemporaryDirectory() as scratch:
         path = f"{scratch}/network.onnx"
-        export(cell, ms.Tensor(images), file_name=path, input_names=[INPUT], output_names=[output])
-        return onnx.load(path)
+        with by_products():
+            export(cell, ms.Tensor(images), file_name=path, input_names=[INPUT])
+        model = onnx.load(path)
+    # By the exporter itself, the node before the last one would get the name where that is a Cast.
+    rename(model.graph, {model.graph.output[0].name: output})
+    model.graph.output[0].name = output
+    return model
 
 
 def _renewed(model, opset):

@@ -10,11 +10,17 @@ import numpy as np
 from src.deploy.card import card_path, read_card
 from src.deploy.running.runtime import MindirModel, OnnxModel
 from src.errors import UserError
+from src.training.deployment import CLASSES, PROBABILITIES
 
 # How loading fails, and the mend; a damaged file was refused before, so that the key is to blame.
 _BAD_FILE = "cannot be loaded", "export again"
 _BAD_KEY = "cannot be opened with this --key", "give the key it was exported with, or export again"
-_ONNX_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8"}
+_ONNX_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int32)": "int32",
+}
 
 
 class ExportedModel:
@@ -29,7 +35,6 @@ class ExportedModel:
     Attributes:
         card (dict): the description.
         batch_size (int | None): images it takes at once; None: any number.
-        is_of_pixels (bool): normalisation is in the file.
 
     Raises:
         UserError: a file is missing, damaged, not what the description says or of the wrong kind, a key is missing or
@@ -52,14 +57,14 @@ class ExportedModel:
                 self._check_signature(self._model.session)
         images = self.card["input"]
         self.batch_size = images["shape"][0] if isinstance(images["shape"][0], int) else None
-        self.is_of_pixels = images["dtype"] == "uint8"
 
     def logits(self, images):
-        """Return float32 (B, K): logits, or the logarithms of the probabilities that the file gives, which do as well.
+        """Return float32 (B, K, ...): logits, or the logarithms of probabilities that the file gives, which do as well.
+
+        Of a file that gives classes, these: int32 (B, ...).
 
         Args:
-            images: as `src.data.transforms.eval_transform` prepares them: float32 (B, C, S, S), or, where the file
-                `is_of_pixels`, uint8 (B, S, S, C).
+            images: normalised, float32 (B, C, H, W), or, where the description says so, pixels, uint8 (B, H, W, C).
 
         Raises:
             UserError: the file is not what its description says.
@@ -67,13 +72,15 @@ class ExportedModel:
         expected = self.card["output"]
         with self._failing_in_one_line("cannot be run"):
             result = self._model.logits(images.astype(self.card["input"]["dtype"], copy=False))
-        shape = [len(images), expected["shape"][1]]
+        shape = [len(images), *expected["shape"][1:]]
         if [*result.shape] != shape or result.dtype != expected["dtype"]:
             raise self._contradiction("output", [*result.shape], result.dtype, shape, expected["dtype"])
+        if expected["name"] == CLASSES:
+            return result
         result = result.astype(np.float32)
         if not np.isfinite(result).all():
             raise UserError(f"model {self.path} gives {expected['name'] or 'logits'} that are not finite; export again")
-        if expected["name"] == "probabilities":
+        if expected["name"] == PROBABILITIES:
             return np.log(np.maximum(result, np.finfo(np.float32).tiny))
         return result
 

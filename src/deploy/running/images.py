@@ -9,7 +9,6 @@ import mindspore.dataset as ds
 import numpy as np
 
 from src.data.image_files import ENDINGS, count_others, describe_others, is_hidden, is_image, read_file, shown
-from src.data.transforms import eval_transform
 from src.errors import UserError
 
 # Of batches, which are ready for the network, and of images on the way there.
@@ -62,10 +61,9 @@ class ImageBatches:
 
     Args:
         paths (Iterable): image files.
-        spec (dict): how an image is prepared, see `src.data.preprocessing`.
+        steps: `steps(name)` returns how an image is prepared, see `src.training.deployment.Deployment`.
         batch_size (int): images of a batch; the last one may be short.
         threads (int): how many prepare images.
-        as_pixels (bool): of `src.data.transforms.eval_transform`.
 
     Yields:
         tuple: the paths of the batch, as a list, and its images, as one array.
@@ -75,12 +73,12 @@ class ImageBatches:
         turned (int): images whose EXIF orientation was not applied.
     """
 
-    def __init__(self, paths, spec, batch_size, threads, as_pixels=False):
+    def __init__(self, paths, steps, batch_size, threads):
         self.paths, self.batch_size, self.threads = paths, batch_size, threads
         self.unreadable = []
         # Path and problem of the images that are on their way, by their numbers, in order.
         self._sent = {}
-        self._steps = eval_transform(spec, lambda number: self._sent[number][0], as_pixels)
+        self._steps = steps(lambda number: self._sent[number][0])
 
     @property
     def turned(self):

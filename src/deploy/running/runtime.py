@@ -7,7 +7,6 @@ from mindspore import nn
 
 from src.errors import UserError
 from src.training.checkpoint import load_weights
-from src.training.network import build_network
 
 PROVIDERS = {"CPU": "CPUExecutionProvider", "GPU": "CUDAExecutionProvider", "Ascend": "CANNExecutionProvider"}
 # Nothing but what cannot be gone on from: its exceptions say the rest.
@@ -62,23 +61,23 @@ class MindirModel:
 class CheckpointModel:
     """A checkpoint in the network it was trained in, on the device that is set up; compiled anew for each B.
 
-    Images are float32 (B, C, S, S), logits float32 (B, K).
+    Images are float32 (B, C, H, W), logits float32 (B, K, ...).
 
     Args:
         path: a `.ckpt` file of a training.
-        config (ModelConfig): the network.
+        network (nn.Cell): of that training, which it fills.
 
     Attributes:
-        network (nn.Cell): in evaluation mode.
+        network (nn.Cell): the same, in evaluation mode.
         meta (dict): what the training wrote beside the weights.
 
     Raises:
-        UserError: an unknown model, or a checkpoint that is damaged or of another model.
+        UserError: the checkpoint is damaged or of another model.
     """
 
-    def __init__(self, path, config):
-        self.network = build_network(config)
-        self.meta = load_weights(self.network, path)
+    def __init__(self, path, network):
+        self.network = network
+        self.meta = load_weights(network, path)
         self.network.set_train(False)
 
     def logits(self, images):

@@ -11,8 +11,8 @@ from src.errors import UserError
 
 
 @contextlib.contextmanager
-def open_results(output, as_json, topk):
-    """Yield `write(path, best)`, which takes an image and its `[(label, probability), ...]`.
+def open_results(output, as_json, topk, best_of=lambda answer: answer):
+    """Yield `write(path, answer)`, which takes an image and what was found in it.
 
     A file has every image that was written, whenever the process is stopped.
 
@@ -20,6 +20,7 @@ def open_results(output, as_json, topk):
         output: a .jsonl or .csv file; None: standard output.
         as_json (bool): JSON lines on standard output.
         topk (int): how many classes each image has.
+        best_of: `best_of(answer)` returns them, as `[(label, probability), ...]`.
 
     Raises:
         UserError: the file is of no known kind, or cannot be written.
@@ -28,7 +29,7 @@ def open_results(output, as_json, topk):
         # Names of files can be other than text.
         sys.stdout.reconfigure(errors="backslashreplace")
         form = json_line if as_json else _text
-        yield lambda path, best: print(form(path, best), flush=True)
+        yield lambda path, answer: print(form(path, best_of(answer)), flush=True)
         return
     if as_json:
         raise UserError("--json is of standard output, and --output takes its form from the name: give one of them")
@@ -41,9 +42,9 @@ def open_results(output, as_json, topk):
             if suffix == ".csv":
                 row = csv.writer(file).writerow
                 row(["image", *(f"{what}_{k}" for k in range(1, topk + 1) for what in ("label", "probability"))])
-                yield lambda path, best: row([path, *(cell for pair in best for cell in pair)])
+                yield lambda path, answer: row([path, *(cell for pair in best_of(answer) for cell in pair)])
             else:
-                yield lambda path, best: file.write(json_line(path, best) + "\n")
+                yield lambda path, answer: file.write(json_line(path, best_of(answer)) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}; mend that, or choose another --output") from error
 
