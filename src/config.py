@@ -143,9 +143,18 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SchedulerConfig:
-    name: str = key("cosine", "learning rate after the warm-up", one_of("cosine", "step", "multi_step", "constant"))
+    name: str = key(
+        "cosine", "learning rate after the warm-up", one_of("cosine", "poly", "step", "multi_step", "constant")
+    )
     warmup_epochs: float = key(5.0, "epochs of linear warm-up", at_least(0))
-    min_lr: float = key(0.0, "of cosine: learning rate at the last step", at_least(0))
+    warmup_steps: int = key(
+        0, "steps of linear warm-up, instead of warmup_epochs; 0: as many as these have", at_least(0)
+    )
+    warmup_ratio: float = key(
+        0.0, "share of the rate that the first step of the warm-up has; 0: one step's share", below(0, 1)
+    )
+    min_lr: float = key(0.0, "of cosine and poly: learning rate at the end", at_least(0))
+    power: float = key(1.0, "of poly: exponent of the part of the training that is left", between(0.01, 100))
     step_epochs: float = key(30.0, "of step: epochs from one drop to the next", at_least(1))
     milestones: list[float] = key([30.0, 60.0, 90.0], "of multi_step: epochs before each drop", each(at_least(0)))
     factor: float = key(0.1, "of step and multi_step: learning rate after a drop over that before", between(0, 1))
@@ -177,6 +186,8 @@ class FinetuneConfig:
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     epochs: int = key(100, "passes over the training images", at_least(1))
+    steps: int = key(0, "training steps, instead of epochs, the last of which may be cut short; 0: epochs", at_least(0))
+    eval_epochs: int = key(1, "epochs from one evaluation to the next; the last is evaluated always", at_least(1))
     seed: int = key(0, "seed of weights, shuffling and augmentation", between(0, 2**32 - 1))
     log_interval: int = key(50, "steps between two lines of metrics.jsonl", at_least(1))
     save_steps: int = key(0, "steps between checkpoints inside an epoch; 0: one after each epoch only", at_least(0))
@@ -330,20 +341,10 @@ def _check_together(config, source):
                 f"{source(f'data.{name}')}: data.{name} has {count} numbers but takes one for each "
                 f"of the {model.in_channels} channels (model.in_channels)"
             )
-    for name in ("crop_scale", "crop_ratio"):
-        if data.crop_padding and getattr(data, name) != getattr(DataConfig(), name):
-            raise UserError(
-                f"{source(f'data.{name}')}: data.{name} has no effect with data.crop_padding; leave one of them out"
-            )
     if 0 < data.resize < min(model.size):
         raise UserError(
             f"{source('data.resize')}: data.resize is {data.resize} but takes at least "
             f"the shorter side of model.image_size, {min(model.size)}, or 0"
-        )
-    if config.scheduler.warmup_epochs > config.train.epochs:
-        raise UserError(
-            f"{source('scheduler.warmup_epochs')}: scheduler.warmup_epochs is {config.scheduler.warmup_epochs} "
-            f"but takes at most train.epochs, {config.train.epochs}"
         )
     weights = config.loss.class_weights
     if isinstance(weights, list) and len(weights) != model.num_classes:

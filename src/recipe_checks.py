@@ -12,10 +12,18 @@ _USERS = {
     "optimizer.beta1": ("adamw", "lamb"),
     "optimizer.beta2": ("adamw", "lamb"),
     "optimizer.epsilon": ("adamw", "lamb"),
-    "scheduler.min_lr": ("cosine",),
+    "scheduler.min_lr": ("cosine", "poly"),
+    "scheduler.power": ("poly",),
     "scheduler.step_epochs": ("step",),
     "scheduler.milestones": ("multi_step",),
     "scheduler.factor": ("step", "multi_step"),
+}
+
+# A key that, where it is not 0, takes the place of others; they are refused beside it.
+_REPLACING = {
+    "data.crop_padding": ("data.crop_scale", "data.crop_ratio"),
+    "train.steps": ("train.epochs",),
+    "scheduler.warmup_steps": ("scheduler.warmup_epochs",),
 }
 
 # Which task uses these keys, or all of a section; the others refuse them.
@@ -77,6 +85,8 @@ def check_recipe(config, source):
                 f"{source(name)}: {name} belongs to {' and '.join(users)} but {group}.name is {chosen.name}; "
                 f"leave it out"
             )
+    _check_replaced(config, source)
+    _check_warmup(config, source)
     _check_drops(config, source)
     parts, batch_size = config.optimizer.micro_batches, config.data.batch_size
     if batch_size % parts:
@@ -86,11 +96,34 @@ def check_recipe(config, source):
         )
 
 
+def _check_replaced(config, source):
+    """Refuse keys beside one that takes their place."""
+    for replacing, names in _REPLACING.items():
+        for name in names if reduce(getattr, replacing.split("."), config) else ():
+            group, _, field = name.partition(".")
+            section = getattr(config, group)
+            if getattr(section, field) != getattr(type(section)(), field):
+                raise UserError(
+                    f"{source(name)}: {name} has no effect with {replacing}; leave one of them out, or give "
+                    f"{replacing} 0"
+                )
+
+
+def _check_warmup(config, source):
+    """Refuse a warm-up beyond the end, where both are counted alike; else `learning_rates` does."""
+    for unit in ("steps", "epochs"):
+        warmup, length = getattr(config.scheduler, f"warmup_{unit}"), getattr(config.train, unit)
+        is_counted = unit == "steps" or not (config.train.steps or config.scheduler.warmup_steps)
+        if is_counted and length and warmup > length:
+            name = f"scheduler.warmup_{unit}"
+            raise UserError(f"{source(name)}: {name} is {warmup} but takes at most train.{unit}, {length}")
+
+
 def _check_drops(config, source):
-    """Refuse drops of the learning rate inside of the warm-up or after the end."""
+    """Refuse drops of the learning rate inside of the warm-up or after the end; in steps, `learning_rates` does."""
     scheduler, epochs = config.scheduler, config.train.epochs
     name = {"step": "step_epochs", "multi_step": "milestones"}.get(scheduler.name)
-    if name is None:
+    if name is None or config.train.steps or scheduler.warmup_steps:
         return
     value = getattr(scheduler, name)
     drops = value if name == "milestones" else [value]

@@ -68,7 +68,7 @@ def test_reports_on_a_full_disk(config, file):
     """Protects from a traceback where it is a report that finds no room."""
     folder = RunFolder(config.output_dir)
     folder.path.mkdir()
-    reports = Reports(config, folder, 6, str)
+    reports = Reports(config, folder, Plan(6, 4, np.zeros(18), 3), str)
     reports.begin(None, [], {"epoch": 0, "step": 0})
     reports.metrics.write = {"metrics.jsonl": reports.metrics.write, "events": lambda *_: None}[file]
     with full_disk(), pytest.raises(UserError, match=rf"^cannot write {folder.path}/{file}.*: File too large"):
@@ -123,7 +123,7 @@ def test_images_that_disappear():
         return NumpySlicesDataset((np.zeros((20, 2)), np.zeros(20)), shuffle=False).batch(4)
 
     run = SimpleNamespace(
-        plan=Plan(6, 4, [], 3),
+        plan=Plan(6, 4, np.zeros(18), 3),
         config=SimpleNamespace(data=SimpleNamespace(data_dir="images")),
         world=World(),
         task=SimpleNamespace(batches=five_batches),

@@ -292,10 +292,20 @@ def test_drop_path_differs_between_parts():
     [
         (["--optimizer.beta1", "0.5"], "optimizer.beta1 belongs to adamw and lamb but optimizer.name is momentum"),
         (["--scheduler.factor", "0.5"], "scheduler.factor belongs to step and multi_step but scheduler.name is cosine"),
-        (["--scheduler.name", "step", "--scheduler.min_lr", "0.1"], "scheduler.min_lr belongs to cosine but"),
+        (["--scheduler.name", "step", "--scheduler.min_lr", "0.1"], "scheduler.min_lr belongs to cosine and poly but"),
         (["--scheduler.name", "multi_step", "--scheduler.milestones", "[30, 20]"], "takes ascending epochs"),
         (["--scheduler.name", "multi_step", "--scheduler.milestones", "[3, 90]"], "from scheduler.warmup_epochs, 5.0,"),
         (["--scheduler.name", "step", "--scheduler.step_epochs", "3"], "scheduler.step_epochs is 3.0 but takes"),
+        (["--scheduler.power", "2"], "scheduler.power belongs to poly but scheduler.name is cosine"),
+        (
+            ["--train.steps", "9", "--epochs", "3"],
+            "train.epochs has no effect with train.steps; leave one of them out,",
+        ),
+        (["--scheduler.warmup_steps", "9", "--scheduler.warmup_epochs", "3"], "no effect with scheduler.warmup_steps"),
+        (
+            ["--train.steps", "9", "--scheduler.warmup_steps", "10"],
+            "warmup_steps is 10 but takes at most train.steps, 9",
+        ),
         (["--optimizer.micro_batches", "5"], "micro_batches is 5 but takes a divisor of data.batch_size, 32"),
         (["--optimizer.ema_decay", "1"], "optimizer.ema_decay is 1 but takes a number, from 0 to below 1"),
         (["--finetune.layer_decay", "0"], "finetune.layer_decay is 0 but takes a number, from 0.01 to 1"),

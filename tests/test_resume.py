@@ -147,6 +147,48 @@ def test_the_newest_are_kept(config, keep):
     assert [read_checkpoint(path)[1]["step"] for path in kept] == [4, 2, 6][3 - keep :]
 
 
+def test_a_length_in_steps(config, monkeypatch, capsys):
+    """Protects `train.steps`: it ends inside an epoch; stopped anywhere, it goes on bit for bit."""
+    config = changed(config, train={"epochs": 100, "steps": 15, "eval_epochs": 2})
+    stopped = changed(config, output_dir=config.output_dir + "2")
+    result = trainer.train(create_task(config), World())
+    assert (result["epoch"], result["step"]) == (3, 15) and result["samples"] == 15
+    said = capsys.readouterr().err
+    assert "epoch 2/3  step 6/6" in said and "epoch 3/3  step 3/3" in said and "left 0:00:00" in said
+    lines = read_metrics(f"{config.output_dir}/metrics.jsonl")
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [2, 4, 6, 8, 10, 12, 14, 15]
+    assert [line["step"] for line in lines if line["kind"] == "eval"] == [12, 15] and lines[-3]["lr"] == 0
+    for step in (6, 3, 5):  # at the end of an epoch without evaluation, inside the next, and of the last
+        with monkeypatch.context() as patch:
+            after(step, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+            assert trainer.train(create_task(stopped), World(), resume="auto")["is_stopped"]
+    assert trainer.train(create_task(stopped), World(), resume="auto") == pytest.approx(result, rel=1e-5)
+    expected, got = (weights_of(f"{each.output_dir}/last.ckpt") for each in (config, stopped))
+    assert all(np.array_equal(got[name], value) for name, value in expected.items())
+    others = read_metrics(f"{stopped.output_dir}/metrics.jsonl")
+    assert [(line["kind"], line["step"]) for line in others] == [(line["kind"], line["step"]) for line in lines]
+    with pytest.raises(UserError, match=r"is at step 15 and this training ends with step 13; give a larger"):
+        trainer.train(create_task(changed(config, train={"steps": 13})), World(), resume="auto")
+
+
+def test_steps_and_epochs_of_one_length_are_the_same(config, whole):
+    """Protects the one loop behind both."""
+    trainer.train(create_task(changed(config, train={"epochs": 100, "steps": 24})), World())
+    assert_same_run(whole, config)
+
+
+def test_a_longer_run_goes_on_inside_the_epoch_that_was_cut_short(config):
+    """Protects the order of the images: with a schedule without an end, 9 steps and 24 are as 24."""
+    config = changed(config, train={"epochs": 100, "steps": 24}, scheduler={"name": "constant"})
+    short = changed(config, train={"steps": 9}, output_dir=config.output_dir + "2")
+    trainer.train(create_task(config), World())
+    assert trainer.train(create_task(short), World())["epoch"] == 2
+    result = trainer.train(create_task(changed(short, train={"steps": 24})), World(), resume="auto")
+    assert (result["epoch"], result["step"]) == (4, 24)
+    expected, got = (weights_of(f"{each.output_dir}/last.ckpt") for each in (config, short))
+    assert all(np.array_equal(got[name], value) for name, value in expected.items())
+
+
 def test_two_runs_in_one_folder(config):
     """Protects the files of a run from another one that started by mistake; it leaves when the first has ended."""
     short = changed(config, train={"epochs": 1})

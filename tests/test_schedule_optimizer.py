@@ -28,7 +28,7 @@ def scheduler(name="cosine", warmup_epochs=0.0, **options):
 
 def test_cosine_with_warmup_at_known_steps():
     """Protects the published recipe: 5 warm-up epochs, then a cosine that ends at min_lr."""
-    lrs = learning_rates(scheduler(warmup_epochs=5.0, min_lr=0.01), base_lr=0.4, steps_per_epoch=10, epochs=25)
+    lrs = learning_rates(scheduler(warmup_epochs=5.0, min_lr=0.01), base_lr=0.4, steps_per_epoch=10, steps=250)
     assert lrs.dtype == np.float32 and lrs.shape == (250,)
     assert lrs[0] == pytest.approx(0.4 / 50)
     assert lrs[24] == pytest.approx(0.2)
@@ -48,7 +48,7 @@ def test_cosine_with_warmup_at_known_steps():
 def test_rate_climbs_to_the_peak_then_never_rises(name, steps, epochs, warmup, base_lr, floor):
     """Protects the shape for any length: up to the peak, then down (or flat), within [0, peak], to the right end."""
     config = scheduler(name, warmup_epochs=warmup * epochs, min_lr=floor * base_lr)
-    lrs = learning_rates(config, base_lr, steps, epochs).astype(np.float64)
+    lrs = learning_rates(config, base_lr, steps, steps * epochs).astype(np.float64)
     ramp = round(config.warmup_epochs * steps)
     slack = 1e-6 * base_lr
     assert lrs.shape == (steps * epochs,)
@@ -63,10 +63,10 @@ def test_rate_climbs_to_the_peak_then_never_rises(name, steps, epochs, warmup, b
 
 def test_drops_at_known_steps():
     """Protects the stepwise schedules: a drop begins with the epoch after it, counted from the start of training."""
-    lrs = learning_rates(scheduler("step", warmup_epochs=1.0, step_epochs=2.0, factor=0.1), 0.4, 10, 7)
+    lrs = learning_rates(scheduler("step", warmup_epochs=1.0, step_epochs=2.0, factor=0.1), 0.4, 10, 70)
     np.testing.assert_allclose(lrs[:10], 0.04 * np.arange(1, 11), rtol=1e-6)
     np.testing.assert_allclose(lrs[10:], np.repeat([0.4, 0.04, 0.004, 0.0004], [10, 20, 20, 10]), rtol=1e-6)
-    lrs = learning_rates(scheduler("multi_step", milestones=[1.0, 2.5], factor=0.5), 0.8, 10, 4)
+    lrs = learning_rates(scheduler("multi_step", milestones=[1.0, 2.5], factor=0.5), 0.8, 10, 40)
     np.testing.assert_allclose(lrs, np.repeat([0.8, 0.4, 0.2], [10, 15, 15]), rtol=1e-6)
 
 
@@ -80,16 +80,55 @@ def test_drops_as_torch_defines_them(period, milestones, steps):
     """
     config = scheduler("step", step_epochs=float(period), factor=0.5)
     expected = [0.5 ** (epoch // period) for epoch in range(20) for _ in range(steps)]
-    np.testing.assert_allclose(learning_rates(config, 1.0, steps, 20), expected, rtol=1e-6)
+    np.testing.assert_allclose(learning_rates(config, 1.0, steps, 20 * steps), expected, rtol=1e-6)
     config = scheduler("multi_step", milestones=sorted(map(float, milestones)), factor=0.5)
     expected = [0.5 ** sum(epoch >= m for m in milestones) for epoch in range(20) for _ in range(steps)]
-    np.testing.assert_allclose(learning_rates(config, 1.0, steps, 20), expected, rtol=1e-6)
+    np.testing.assert_allclose(learning_rates(config, 1.0, steps, 20 * steps), expected, rtol=1e-6)
 
 
-def test_climbing_cosine_is_refused():
-    """Protects the user from a min_lr above the scaled peak, which the configuration cannot know."""
-    with pytest.raises(UserError, match=r"min_lr 0\.2 is above"):
-        learning_rates(scheduler(min_lr=0.2), 0.1, 10, 3)
+@given(
+    base_lr=st.floats(1e-5, 1),
+    share=st.floats(0, 1),
+    power=st.sampled_from([0.9, 1.0, 2.0]),
+    ratio=st.sampled_from([1e-6, 0.001, 0.5]),
+    steps=st.integers(2, 60),
+    warmup=st.integers(0, 60),
+)
+def test_poly_as_mmcv_defines_it(base_lr, share, power, ratio, steps, warmup):
+    """Protects agreement with mmcv's hooks, written out: the warm-up multiplies a rate that falls from the start on."""
+    warmup, min_lr = min(warmup, steps), share * base_lr
+    expected = []
+    for iteration in range(steps):
+        rate = (base_lr - min_lr) * (1 - iteration / steps) ** power + min_lr
+        if iteration < warmup:
+            rate *= 1 - (1 - iteration / warmup) * (1 - ratio)
+        expected.append(rate)
+    config = scheduler("poly", warmup_steps=warmup, warmup_ratio=ratio, min_lr=min_lr, power=power)
+    np.testing.assert_allclose(learning_rates(config, base_lr, 7, steps), expected, rtol=1e-6)
+
+
+def test_warmup_in_steps():
+    """Protects that it is the warm-up in epochs, counted otherwise, for every schedule."""
+    for name in ("cosine", "poly", "constant", "step"):
+        in_epochs = learning_rates(scheduler(name, warmup_epochs=1.5), 0.4, 10, 40)
+        in_steps = learning_rates(SchedulerConfig(name, warmup_steps=15), 0.4, 10, 40)
+        np.testing.assert_array_equal(in_steps, in_epochs)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (scheduler(min_lr=0.2), r"min_lr 0\.2 is above"),
+        (scheduler("poly", min_lr=0.2), r"min_lr 0\.2 is above"),
+        (scheduler("poly", warmup_steps=31), "warm-up has 31 steps and the whole training 30"),
+        (scheduler("multi_step", milestones=[1.0, 3.0]), "drops at steps 10, 30 but"),
+        (scheduler("multi_step", warmup_steps=11, milestones=[1.0, 2.0]), "end of the warm-up, 11, to below"),
+    ],
+)
+def test_schedules_that_do_not_fit_the_steps_are_refused(config, message):
+    """Protects the user from what only the number of images tells: peaks below the end, drops in a warm-up."""
+    with pytest.raises(UserError, match=message):
+        learning_rates(config, 0.1, 10, 30)
 
 
 def test_linear_scaling_rule():

@@ -29,6 +29,7 @@ from src.training.checkpoint import read_checkpoint
 from src.training.curves import plot_curves
 from src.training.evaluate import evaluate
 from src.training.metrics import MetricsLog, read_metrics
+from src.training.monitor import Plan
 from src.training.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,19 +164,19 @@ class Terminal(io.StringIO):
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, capsys):
     """Protects both forms of progress; a log file gets plain lines without control codes."""
-    report = {"epoch": 2, "step": 9, "loss": 1.5, "lr": 0.1, "images_per_s": 123.4}
+    report = {"epoch": 3, "step": 15, "loss": 1.5, "lr": 0.1, "images_per_s": 123.4}
     expected = "loss 1.5000  lr 0.10000  123.4 images/s  left 1:00:05"
     for screen in (None, Terminal()):
         with monkeypatch.context() as patch:
             if screen:
                 patch.setattr(sys, "stderr", screen)
-            progress = Progress(epochs=3, steps_per_epoch=6)
-            progress.begin_epoch(2, done=2)
+            progress = Progress(Plan(6, 4, np.zeros(16), 3))
+            progress.begin_epoch(3, done=2)
             progress.advance()
             progress.show(report, seconds_left=3605)
             progress.end_epoch()
-    assert capsys.readouterr().err == f"epoch 2/3  step 3/6  {expected}\n"
-    assert "epoch 2/3" in screen.getvalue() and expected in screen.getvalue() and "3/6" in screen.getvalue()
+    assert capsys.readouterr().err == f"epoch 3/3  step 3/4  {expected}\n"
+    assert "epoch 3/3" in screen.getvalue() and expected in screen.getvalue() and "3/4" in screen.getvalue()
 
 
 TRAIN = """

@@ -30,6 +30,19 @@ class Plan:
     lrs: np.ndarray
     evaluation_steps: int
 
+    @property
+    def epochs(self):
+        """How many epochs there are; the last may be cut short."""
+        return math.ceil(len(self.lrs) / self.steps_per_epoch)
+
+    def steps_of(self, epoch):
+        """Return how many steps `epoch` has, which counts from 1."""
+        return min(self.steps_per_epoch, len(self.lrs) - self.steps_before(epoch))
+
+    def steps_before(self, epoch):
+        """Return how many steps the epochs before `epoch` have."""
+        return (epoch - 1) * self.steps_per_epoch
+
 
 class Monitor:
     """Reads what the steps return in groups, so that a device with its own queue is not stopped at each step.
@@ -60,7 +73,7 @@ class Monitor:
         self._restart_clock()
         progress = self._reports and self._reports.progress
         if progress:
-            progress.begin_epoch(epoch, done=self._step - (epoch - 1) * self._plan.steps_per_epoch)
+            progress.begin_epoch(epoch, done=self._step - self._plan.steps_before(epoch))
         try:
             yield
         finally:
@@ -95,8 +108,8 @@ class Monitor:
             loss.asnumpy()
             self._has_compiled = True
             self._restart_clock()
-        step_in_epoch = self._step - (self._epoch - 1) * self._plan.steps_per_epoch
-        if step_in_epoch % self._config.train.log_interval == 0 or step_in_epoch == self._plan.steps_per_epoch:
+        step_in_epoch = self._step - self._plan.steps_before(self._epoch)
+        if step_in_epoch % self._config.train.log_interval == 0 or step_in_epoch == self._plan.steps_of(self._epoch):
             self._report()
 
     def unread(self):
@@ -155,7 +168,7 @@ class Monitor:
         raise UserError(
             f"the loss is {loss:g} and the norm of its gradients {norm:g} at step {step} (epoch {self._epoch}, "
             f"learning rate {lr:g}); last checkpoint: {last if last.exists() else 'none yet'}; lower --optimizer.lr "
-            "or raise --scheduler.warmup_epochs"
+            "or raise --scheduler.warmup_epochs (or warmup_steps)"
         )
 
 

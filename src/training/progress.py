@@ -11,21 +11,21 @@ class Progress:
     """Show the course of the training on standard error.
 
     Args:
-        epochs (int): epochs of the whole training.
-        steps_per_epoch (int): training steps an epoch.
+        plan (Plan): epochs and steps of the whole training.
     """
 
-    def __init__(self, epochs, steps_per_epoch):
-        self._epochs = epochs
-        self._steps = steps_per_epoch
+    def __init__(self, plan):
+        self._plan = plan
         self._is_terminal = sys.stderr.isatty()
         self._bar = None
 
     def begin_epoch(self, epoch, done):
         """Start the bar of `epoch`, which counts from 1 and of which `done` steps are done."""
         if self._is_terminal:
-            title = f"epoch {epoch}/{self._epochs}"
-            self._bar = tqdm(total=self._steps, initial=done, desc=title, unit="step", dynamic_ncols=True)
+            title = f"epoch {epoch}/{self._plan.epochs}"
+            self._bar = tqdm(
+                total=self._plan.steps_of(epoch), initial=done, desc=title, unit="step", dynamic_ncols=True
+            )
 
     def advance(self):
         """Count one step of the epoch."""
@@ -41,8 +41,9 @@ class Progress:
         if self._bar:
             self._bar.set_postfix_str(values)
         else:
-            step = (report["step"] - 1) % self._steps + 1
-            self.say(f"epoch {report['epoch']}/{self._epochs}  step {step}/{self._steps}  {values}")
+            epoch = report["epoch"]
+            step = report["step"] - self._plan.steps_before(epoch)
+            self.say(f"epoch {epoch}/{self._plan.epochs}  step {step}/{self._plan.steps_of(epoch)}  {values}")
 
     def end_epoch(self):
         """Finish the bar."""

@@ -19,13 +19,13 @@ class Reports:
     Args:
         config (Config): the experiment.
         folder (RunFolder): gets `metrics.jsonl`, `config.yaml` and `events.*`.
-        steps_per_epoch (int): training steps an epoch.
+        plan (Plan): epochs and steps of the whole training.
         told: an evaluation's numbers in words, see `Task.told`.
     """
 
-    def __init__(self, config, folder, steps_per_epoch, told):
+    def __init__(self, config, folder, plan, told):
         self.config, self.folder, self.told = config, folder, told
-        self.progress = Progress(config.train.epochs, steps_per_epoch)
+        self.progress = Progress(plan)
 
     def begin(self, checkpoint, lines, state):
         """Say `lines` and from where the run goes on, put an earlier one aside, and write down what this one is."""

@@ -63,21 +63,37 @@ def restored(trainer, checkpoints, allow_changes):
         except DamagedCheckpoint as error:
             lines.append(f"{error}; taking the one before it")
             continue
+        steps = len(trainer.plan.lrs)
         trainer.restore_scaler(meta["loss_scaler"])
-        trainer.state, trainer.result = _state(meta)
+        trainer.state, trainer.result = _state(meta, meta["step"] < steps)
         if differences := _changes(meta.get("setting", {}), trainer.setting):
             _accept(trainer, meta, path, differences, allow_changes)
+        if trainer.state["step"] > steps:
+            raise UserError(
+                f"checkpoint {path} is at step {trainer.state['step']} and this training ends with step {steps}; give "
+                "a larger train.epochs or train.steps"
+            )
         return meta, path, lines + _describe(changes, meta, trainer)
     if checkpoints:
         raise UserError(f"no checkpoint is whole: {lines[0].partition(';')[0]}; start anew without --resume")
     return {}, None, lines
 
 
-def _state(meta):
-    """Return how far the run was, and its last evaluation; earlier versions knew classification alone."""
+def _state(meta, goes_on):
+    """Return how far the run was, and its last evaluation; earlier versions knew classification alone.
+
+    Where it `goes_on`, an epoch that was the last and cut short is not done yet.
+    """
     best = meta["best"] if "best" in meta else meta["best_top1"]
     before = {name: meta[name] for name in ("top1", "top5", "loss", "samples") if name in meta}
-    return {"epoch": meta["epoch"], "step": meta["step"], "best": best}, meta.get("result", before)
+    epoch = _whole_epochs(meta) if goes_on else meta["epoch"]
+    return {"epoch": epoch, "step": meta["step"], "best": best}, meta.get("result", before)
+
+
+def _whole_epochs(meta):
+    """Return how many epochs a checkpoint has done to their last step."""
+    steps_per_epoch = meta.get("setting", {}).get("steps_per_epoch")
+    return min(meta["epoch"], meta["step"] // steps_per_epoch) if steps_per_epoch else meta["epoch"]
 
 
 def _changes(before, now):
@@ -125,7 +141,8 @@ def _accept(trainer, meta, path, differences, allow_changes):
             "last whole epoch with --allow_changes"
         )
     # Steps are of another size now: the epochs say how far the run is.
-    step = meta["epoch"] * trainer.plan.steps_per_epoch
-    trainer.state["step"] = step
+    epoch = _whole_epochs(meta)
+    step = epoch * trainer.plan.steps_per_epoch
+    trainer.state.update(epoch=epoch, step=step)
     trainer.optimizer.global_step.set_data(ms.Tensor([step], ms.int32))
     meta["unread"] = []

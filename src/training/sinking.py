@@ -10,7 +10,7 @@ import mindspore.dataset as ds
 
 
 @contextmanager
-def sunk(step, batches, epochs, steps_per_epoch):
+def sunk(step, batches, steps):
     """Let a thread of MindSpore send the batches to the device ahead of the steps that take them.
 
     Yields `(step, batches)` for the block to use in the place of its own; these batches are empty, and each says that
@@ -20,10 +20,9 @@ def sunk(step, batches, epochs, steps_per_epoch):
     Args:
         step (nn.Cell): takes the Tensors of a batch.
         batches: `batches(epoch, done)` yields those of an epoch, which counts from 1, after the first `done`.
-        epochs (int): the last of them.
-        steps_per_epoch (int): batches of each.
+        steps (list): how many batches each epoch has.
     """
-    sender = _Sender(step, batches, epochs, steps_per_epoch)
+    sender = _Sender(step, batches, steps)
     try:
         yield sender.step, sender.batches
     finally:
@@ -33,9 +32,8 @@ def sunk(step, batches, epochs, steps_per_epoch):
 class _Sender:
     """See `sunk`. The thread iterates over `rows`; the training learns from `sent` what has become of them."""
 
-    def __init__(self, step, batches, epochs, steps_per_epoch):
-        self._step, self._batches = step, batches
-        self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
+    def __init__(self, step, batches, steps):
+        self._step, self._batches, self._steps = step, batches, steps
         self._sunk_step = self._dataset = None
         self.sent = queue.SimpleQueue()
         self.is_over = threading.Event()
@@ -46,7 +44,7 @@ class _Sender:
 
     def batches(self, epoch, done):
         """Yield an empty batch for each of `epoch` after the first `done`, as soon as it is sent."""
-        for _ in range(done, self._steps_per_epoch):
+        for _ in range(done, self._steps[epoch - 1]):
             if self._sunk_step is None:
                 self._begin(epoch, done)
             # The device would wait for ever for a batch that could not be made.
@@ -55,9 +53,9 @@ class _Sender:
             yield ()
 
     def _begin(self, epoch, done):
-        starts = [(epoch, done), *((number, 0) for number in range(epoch + 1, self._epochs + 1))]
+        starts = [(epoch, done), *((number, 0) for number in range(epoch + 1, len(self._steps) + 1))]
         rows = (row for start in starts for row in self._batches(*start))
-        count = sum(self._steps_per_epoch - before for _, before in starts)
+        count = sum(self._steps[epoch - 1 :]) - done
         # Threads, not processes: MindSpore forks for the latter, which a running device does not survive.
         source = _Rows(rows, count, self)
         self._dataset = ds.GeneratorDataset(source, ["image", "label"], python_multiprocessing=False)

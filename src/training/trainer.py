@@ -112,7 +112,8 @@ class Trainer:
         config, workers = self.config, self.world.size
         steps_per_epoch = self.task.batches("train", self.world).get_dataset_size()
         base_lr = scaled_lr(config.optimizer, config.data.batch_size, workers)
-        lrs = learning_rates(config.scheduler, base_lr, steps_per_epoch, config.train.epochs)
+        steps = config.train.steps or config.train.epochs * steps_per_epoch
+        lrs = learning_rates(config.scheduler, base_lr, steps_per_epoch, steps)
         images = self.task.images["train"]
         evaluation_steps = self.task.images["val"] // (self.task.judged_at_once * workers)
         plan = Plan(steps_per_epoch, config.data.batch_size * workers, lrs, evaluation_steps)
@@ -127,13 +128,13 @@ class Trainer:
         self.step = self.make_step()
         check_same_weights(self.network, self.world)
         self.place_random_state(meta.get("draws", {}))
-        is_first, steps = self.world.rank == 0, self.plan.steps_per_epoch
-        reports = Reports(self.config, self.folder, steps, self.task.told) if is_first else None
+        is_first = self.world.rank == 0
+        reports = Reports(self.config, self.folder, self.plan, self.task.told) if is_first else None
         if reports:
             reports.begin(checkpoint, [*lines, *self.began, *self.task.notes], self.state)
         unread = meta.get("unread", [])
         self.monitor = Monitor(self.config, self.plan, self.step, reports, self.state["step"], unread)
-        last = self.config.train.epochs
+        last = self.plan.epochs
         with self.fed() as (step, batches):
             for epoch in range(self.state["epoch"] + 1, last + 1):
                 is_done = self.is_trained(epoch, step, batches) and self.is_judged(epoch)
@@ -144,12 +145,12 @@ class Trainer:
     def fed(self):
         """Return a block that gives `(step, batches)`: what to call on each batch, and where batches come from."""
         if self.config.train.data_sink:
-            return sunk(self.step, self.batches, self.config.train.epochs, self.plan.steps_per_epoch)
+            return sunk(self.step, self.batches, [self.plan.steps_of(e + 1) for e in range(self.plan.epochs)])
         return nullcontext((self.step, self.batches))
 
     def batches(self, epoch, done):
         """Yield the batches of `epoch` after the first `done`, each a tuple of Tensors."""
-        steps = self.plan.steps_per_epoch
+        steps = self.plan.steps_of(epoch)
         images = self.task.batches("train", self.world, epoch)
         # Skipped batches are made nevertheless: the augmentation draws its numbers in order.
         for batch in islice(iterate(images.skip(done) if done else images), steps - done):
@@ -164,11 +165,11 @@ class Trainer:
     def is_trained(self, epoch, step, batches):
         """Take the steps of `epoch` that are still to do; return whether they were all taken."""
         steps, every, log_every = (
-            self.plan.steps_per_epoch,
+            self.plan.steps_of(epoch),
             self.config.train.save_steps,
             self.config.train.log_interval,
         )
-        done = self.state["step"] - (epoch - 1) * steps
+        done = self.state["step"] - self.plan.steps_before(epoch)
         self.step.begin()
         with self.monitor.epoch(epoch):
             for batch in self.monitor.awaited(batches(epoch, done)):
@@ -199,9 +200,16 @@ class Trainer:
     def is_judged(self, epoch):
         """Evaluate the weights after `epoch`, and their averages where there are some, and save.
 
+        Between the epochs of `train.eval_epochs` it only saves.
+
         Returns:
             bool: False where a request to stop came first; what is saved then is evaluated when the run goes on.
         """
+        if epoch % self.config.train.eval_epochs and epoch < self.plan.epochs:
+            self.state["epoch"] = epoch
+            self.monitor.after_epoch(path_weights(self.network))
+            self.save()
+            return True
         results = []
         for kind, in_place in self.weights():
             with in_place():
@@ -232,7 +240,7 @@ class Trainer:
         return [("eval", nullcontext), *([("ema", self.ema.in_place)] if self.ema else [])]
 
     def save(self):
-        """Write `last.ckpt` inside an epoch; every worker has to call it."""
+        """Write `last.ckpt` without an evaluation before; every worker has to call it."""
         for _, in_place in self.weights():
             with in_place():
                 average_norm_statistics(self.network, self.world)
