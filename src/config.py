@@ -135,7 +135,12 @@ class OptimizerConfig:
     beta1: float = key(0.9, "of adamw, lamb: share of the mean gradient kept", between(0.01, 0.999999))
     beta2: float = key(0.999, "of adamw, lamb: share of the mean square kept", between(0.01, 0.999999))
     epsilon: float = key(1e-8, "of adamw, lamb: added to the root of the mean square", between(1e-12, 1))
-    weight_decay: float = key(1e-4, "decay of weights (not of norms, biases, alpha, beta, positions)", at_least(0))
+    weight_decay: float = key(1e-4, "decay of all parameters but those of no_decay", at_least(0))
+    no_decay: str = key(
+        "",
+        "parameters without weight decay: shell patterns of names, or none; empty: norms, biases, alpha, beta and "
+        "positions",
+    )
     clip_norm: float = key(0.0, "largest norm of the gradients of all parameters together; 0: any", at_least(0))
     micro_batches: int = key(1, "parts of a batch computed one by one, to save memory, for one step", at_least(1))
     ema_decay: float = key(0.0, "share that a step keeps of the averaged weights; 0: no averaged weights", below(0, 1))

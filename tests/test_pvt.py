@@ -244,6 +244,7 @@ def test_images_that_are_too_small_are_refused():
         ("acmix_pvt_tiny", {"kernel_conv": 2}, "kernel_conv"),
         ("acmix_pvt_tiny", {"paths": "all"}, "paths"),
         ("acmix_pvt_tiny", {"shift": "roll"}, "shift"),
+        ("pvt_tiny", {"position_size": 16}, "position_size"),
     ],
 )
 def test_what_cannot_be_built_is_refused(name, arguments, named):
@@ -261,3 +262,22 @@ def test_a_classifiers_positions_fit_a_network_without_class_token():
         expected = resize_position(table[:, 1:], (3, 3), (size // 32, size // 32))
         for image_size in (None, 96):
             np.testing.assert_array_equal(embedding.resized(table, image_size), expected)
+
+
+def test_positions_of_another_size_than_the_images():
+    """Protects `position_size`: tables and results of a network of that size, whatever size a file says it is for."""
+    ms.set_seed(1)
+    options = {**SMALL, "features_only": True}
+    own, other = (
+        create_model("pvt_tiny", **{**options, **sizes})
+        for sizes in ({"image_size": 64}, {"image_size": 96, "position_size": [64, 64]})
+    )
+    values = {p.name: p for p in own.get_parameters()}
+    for parameter in other.get_parameters():
+        parameter.set_data(values[parameter.name])
+    image = noise(1, 3, 96, 128)
+    for a, b in zip(own(image), other(image)):
+        np.testing.assert_array_equal(a.asnumpy(), b.asnumpy())
+    classifier = noise(1, 1 + 2 * 2, 64).asnumpy()
+    for table in (classifier, classifier[:, 1:]):
+        np.testing.assert_array_equal(other.embedding4.resized(table, 96), classifier[:, 1:])

@@ -163,6 +163,20 @@ def test_only_weights_are_decayed_and_frozen_ones_left_out():
     assert {p.name for p in plain["params"]} == {"norm.gamma", "norm.beta", "alpha", "fc.bias"}
 
 
+def test_no_decay_by_name():
+    """Protects recipes that decay otherwise: by patterns, or everything; a pattern without a parameter is refused."""
+
+    def plain(no_decay):
+        groups = parameter_groups(TinyNet(), 0.1, no_decay=no_decay)
+        assert sum(len(group["params"]) for group in groups) == 6
+        return {p.name for group in groups if not group["weight_decay"] for p in group["params"]}
+
+    assert plain("none") == set()
+    assert plain("norm.* *.bias") == {"norm.gamma", "norm.beta", "fc.bias"}
+    with pytest.raises(UserError, match=r"optimizer\.no_decay: no trainable parameter is called nrm\.\*; did you mean"):
+        plain("nrm.*")
+
+
 def batch(seed=0, size=6):
     rng = np.random.default_rng(seed)
     return (

@@ -134,10 +134,16 @@ class Embedding(nn.Cell):
         """
         if table.ndim != 3:
             return table
+        candidates = [table] if self.leading else [table, table[:, 1:]]
+        # A table of `position_size` is none of the images' size.
+        found = (
+            (candidate, grids)
+            for size in (image_size, None)
+            for candidate in candidates
+            if (grids := self.fitting_grids(candidate.shape[1] - self.leading, size))
+        )
+        table, fitting = next(found, (table, []))
         patches = table.shape[1] - self.leading
-        fitting = self.fitting_grids(patches, image_size)
-        if not fitting and self.leading == 0 and (fitting := self.fitting_grids(patches - 1, image_size)):
-            table = table[:, 1:]
         if len(fitting) > 1:
             (a, b), (c, d) = sorted(fitting)
             raise ValueError(
@@ -161,6 +167,8 @@ class PyramidVisionTransformer(Backbone):
         image_size (tuple): (H, W) that the tables of positions are of; for images of other sizes they are interpolated.
         depths (sequence): blocks of each stage.
         width (int): channels per head, and of the first stage; 64 in the paper.
+        position_size (int or pair): instead of `image_size`, what the tables of positions are of; the published code
+            for segmentation and detection keeps those of the classifier, 224. None: `image_size`.
 
     Raises:
         ValueError: a side below 32, or depths and width that are not positive; an image with a side below 32, when
@@ -170,20 +178,33 @@ class PyramidVisionTransformer(Backbone):
     head_name = "head"
 
     def __init__(
-        self, spatial, num_classes, image_size, in_channels, drop_path_rate, features_only, *, depths, width=64
+        self,
+        spatial,
+        num_classes,
+        image_size,
+        in_channels,
+        drop_path_rate,
+        features_only,
+        *,
+        depths,
+        width=64,
+        position_size=None,
     ):
         check_depths(depths, len(WIDTHS))
         check_whole(width=width)
         super().__init__([width * heads for heads in WIDTHS], PATCHES[0], features_only)
         if min(image_size) < SMALLEST:
             raise ValueError(f"image_size must be at least {SMALLEST}, got {image_size[0]} x {image_size[1]}")
+        position_size = image_size if position_size is None else sides(position_size)
+        if min(position_size) < SMALLEST:
+            raise ValueError(f"position_size must be at least {SMALLEST}, got {position_size[0]} x {position_size[1]}")
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         stride, embeddings, stages = 1, [], []
         for stage, heads in enumerate(WIDTHS):
             channels, stride = width * heads, stride * PATCHES[stage]
             last = stage == len(WIDTHS) - 1
             leading = int(last and not features_only)
-            embeddings.append(Embedding(in_channels, channels, PATCHES[stage], image_size, stride, leading))
+            embeddings.append(Embedding(in_channels, channels, PATCHES[stage], position_size, stride, leading))
             cells = []
             for _ in range(depths[stage]):
                 attention = spatial(channels, heads, REDUCTIONS[stage])

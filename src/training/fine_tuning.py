@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training that begins with the weights of an earlier one, or leaves some of its own alone."""
 
-from fnmatch import fnmatchcase
-
 from mindspore import nn
 
-from src.errors import UserError, did_you_mean
+from src.errors import UserError
+from src.training.name_patterns import matching
 
 
 def prepare_fine_tuning(network, task, is_resumed):
@@ -43,13 +42,8 @@ def freeze(network, patterns):
         UserError: a pattern matches no trainable parameter, or nothing is left to train.
     """
     trainable = network.trainable_params()
-    names = [parameter.name for parameter in trainable]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UserError(
-                f"finetune.freeze: no trainable parameter is called {pattern}{did_you_mean(pattern, _patterns(names))}"
-            )
-    frozen = [p for p in trainable if any(fnmatchcase(p.name, pattern) for pattern in patterns)]
+    names = matching([parameter.name for parameter in trainable], patterns, "finetune.freeze")
+    frozen = [parameter for parameter in trainable if parameter.name in names]
     if len(frozen) == len(trainable):
         raise UserError(f"finetune.freeze: {' '.join(patterns)} leaves nothing to train; take some away")
     for parameter in frozen:
@@ -58,9 +52,3 @@ def freeze(network, patterns):
         if isinstance(cell, nn.BatchNorm2d) and not (cell.gamma.requires_grad or cell.beta.requires_grad):
             cell.use_batch_statistics = False
     return f"froze {len(frozen)} of {len(trainable)} parameters"
-
-
-def _patterns(names):
-    """All names, and each Cell's as the pattern of what it holds."""
-    cells = {name[:end] for name in names for end in range(len(name)) if name[end] == "."}
-    return [*names, *(f"{cell}.*" for cell in sorted(cells))]

@@ -4,32 +4,44 @@
 from src.training.adamw import AdamW
 from src.training.lamb import Lamb
 from src.training.momentum import Momentum
+from src.training.name_patterns import matching
 
 # Last names of tables that are looked up or added, not multiplied with: decay would only flatten them.
 TABLES = ("position", "class_token")
+NONE = "none"  # no parameter at all, where patterns of names stand
 
 
-def parameter_groups(network, weight_decay, factors=None):
-    """Split the trainable parameters by weight decay, `weight_decay` on weights and none on all else, and by factor.
+def parameter_groups(network, weight_decay, factors=None, no_decay=""):
+    """Split the trainable parameters by weight decay, `weight_decay` or none, and by factor.
 
-    Norm scales, biases, alpha and beta (at most one axis) and tables of positions are no weights: decaying them would
-    pull the network towards features of no scale and a mix of neither path. Frozen parameters are left out.
+    Unless `no_decay` says which have none, it is all but weights. Norm scales, biases, alpha and beta (at most one
+    axis) and tables of positions are no weights: decaying them would pull the network towards features of no scale and
+    a mix of neither path. Frozen parameters are left out.
 
     Args:
         network (nn.Cell): the network to train.
-        weight_decay (float): that of the weights.
+        weight_decay (float): of those that have some.
         factors (dict): parameter name -> factor on the learning rate, see `layer_factors`; None: 1 for all.
+        no_decay (str): shell patterns of the names of those without decay, or "none"; "": all but weights.
 
     Returns:
         list[dict]: "params", "weight_decay" and, with `factors`, "factor" of each group.
+
+    Raises:
+        UserError: no trainable parameter matches a pattern.
     """
-    groups = {}
-    for parameter in network.trainable_params():
-        is_weight = parameter.ndim > 1 and parameter.name.rpartition(".")[2] not in TABLES
-        kind = {"weight_decay": weight_decay if is_weight else 0.0}
+    groups, trainable = {}, network.trainable_params()
+    patterns = [] if no_decay == NONE else no_decay.split()
+    if no_decay:
+        plain = matching([parameter.name for parameter in trainable], patterns, "optimizer.no_decay")
+    else:
+        plain = {p.name for p in trainable if p.ndim < 2 or p.name.rpartition(".")[2] in TABLES}
+    for parameter in trainable:
+        is_plain = parameter.name in plain
+        kind = {"weight_decay": 0.0 if is_plain else weight_decay}
         if factors:
             kind["factor"] = factors[parameter.name]
-        groups.setdefault((not is_weight, kind.get("factor")), {"params": [], **kind})["params"].append(parameter)
+        groups.setdefault((is_plain, kind.get("factor")), {"params": [], **kind})["params"].append(parameter)
     return [groups[kind] for kind in sorted(groups)]
 
 
@@ -48,7 +60,7 @@ def create_optimizer(network, config, lrs, layer_decay=1.0):
             other than 1, `network` has to be a `Backbone`.
     """
     factors = layer_factors(network, layer_decay) if layer_decay != 1 else None
-    groups = parameter_groups(network, config.weight_decay, factors)
+    groups = parameter_groups(network, config.weight_decay, factors, config.no_decay)
     for group in groups:
         if "factor" in group:
             group["lr"] = (lrs * group.pop("factor")).tolist()
