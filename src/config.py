@@ -117,6 +117,11 @@ class SegmentationConfig:
     most_of_one_class: float = key(0.75, "share of a training crop that one class may have", between(0, 1))
     distortion: bool = key(True, "whether training changes brightness, contrast, saturation and hue")
     divisor: int = key(32, "of evaluation: sides are enlarged to a multiple of it", at_least(1))
+    eval_scales: list[float] = key([1.0], "of evaluation: factors on scale, judged together", each(between(0.1, 10)))
+    eval_flip: bool = key(False, "of evaluation: judge each image flipped too, together with itself")
+    window_stride: int | list[int] = key(
+        0, "of evaluation: from a window of model.image_size to the next; 0: whole images", each_of_two(at_least(0))
+    )
     average: str = key("all", "loss over all pixels, as published, or over those with a class", one_of("all", "valid"))
     auxiliary_weight: float = key(0.4, "of upernet: share of its auxiliary head in the loss", at_least(0))
     dropout: float = key(0.1, "share of the channels left out before each classifier", below(0, 1))

@@ -42,6 +42,16 @@ _DATA = {
 }
 
 
+def _check_windows(stride, window, source):
+    steps = stride if isinstance(stride, list) else [stride, stride]
+    if stride and not all(1 <= step <= side for step, side in zip(steps, window)):
+        name = "segmentation.window_stride"
+        raise UserError(
+            f"{source(name)}: {name} is {stride} but takes from 1 to the sides of model.image_size, "
+            f"{window[0]} x {window[1]}, which the windows have"
+        )
+
+
 def check_task(config, source):
     """Refuse keys that belong to another task than `config.task`, and lacks of its own.
 
@@ -60,6 +70,7 @@ def check_task(config, source):
         raise UserError(f"{source('model.head')}: model.head takes fpn or upernet where task is segmentation")
     if config.task == "segmentation" and config.model.in_channels != 3:
         raise UserError(f"{source('model.in_channels')}: model.in_channels takes 3 where task is segmentation")
+    _check_windows(config.segmentation.window_stride, config.model.size, source)
     names = _DATA[config.task]
     if config.data.name not in names:
         raise UserError(

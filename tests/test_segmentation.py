@@ -6,10 +6,13 @@ import json
 import re
 import shutil
 
+import cv2
 import mindspore as ms
 import numpy as np
 import pytest
 from golden_network import GOLDEN
+from hypothesis import given
+from hypothesis import strategies as st
 from mindspore import nn
 from PIL import Image
 from same_run import after, interrupt, weights_of
@@ -21,6 +24,7 @@ from src.device import World
 from src.errors import UserError
 from src.models import create_model
 from src.tasks import create_task
+from src.tasks.pixel_answers import SlidingWindows, WholeImages
 from src.tasks.pixel_judge import PixelJudge, confusion_of, scores
 from src.training import trainer
 from src.training.checkpoint import save_weights
@@ -65,7 +69,7 @@ def test_pixels_are_judged_at_their_own_size():
         for of_label, of_best in zip(label.ravel(), best.ravel()):
             if of_label != 255:
                 expected[of_label, of_best] += 1
-    judge = PixelJudge(Colours(), ["a", "b", "c"], 255, (8, 12))
+    judge = PixelJudge(WholeImages(Colours()), ["a", "b", "c"], 255)
 
     class Batches:
         children = ()
@@ -81,7 +85,65 @@ def test_pixels_are_judged_at_their_own_size():
         "macc": pytest.approx(100 * np.mean(right / expected.sum(1))),
         "aacc": pytest.approx(100 * right.sum() / expected.sum()),
         "samples": 2,
+        "sizes": 2,
     }
+
+
+def test_several_scales_and_flips_are_judged_together():
+    """Protects from logits that are averaged in place of probabilities, and from answers that stay flipped."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, (12, 16)).astype(np.int32)
+    images = [3 * rng.standard_normal((1, 3, *size)).astype(np.float32) for size in ((12, 16), (6, 8))]
+    # What the network says of a pixel depends on its column, so a flipped image is another.
+    ramp = np.linspace(-1, 1, 8)[None, :]
+
+    def logits(image):
+        return image + cv2.resize(ramp, image.shape[:-3:-1]).astype(np.float32)
+
+    def answer(image):
+        return logits(image.asnumpy()[0])
+
+    answer.step = answer.sizes = ()
+    judge = PixelJudge(answer, ["a", "b", "c"], 255, flip=True)
+    judge.begin()
+    found = judge.add(*map(ms.Tensor, images), ms.Tensor(label[None]))
+    probabilities = np.zeros((3, 12, 16))
+    for image in images:
+        for one in (logits(image[0]), logits(image[0, ..., ::-1])[..., ::-1]):
+            whole = np.stack([cv2.resize(plane, (16, 12)) for plane in one])
+            probabilities += np.exp(whole) / np.exp(whole).sum(0)
+    np.testing.assert_array_equal(found, probabilities.argmax(0))
+    assert judge.confusion.sum() == label.size
+
+
+@given(
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    window=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    seed=st.integers(0, 9),
+)
+def test_windows_of_a_network_that_sees_pixels_alone_are_the_whole(size, window, seed):
+    """Each pixel is answered, and by its own window: where a network looks at nothing else, windows change nothing."""
+
+    def square(image):
+        return ms.Tensor(image.asnumpy() ** 2)
+
+    image = np.random.default_rng(seed).standard_normal((1, 3, *size)).astype(np.float32)
+    stride = tuple((side + 1) // 2 for side in window)
+    answers = SlidingWindows(square, window, stride)(ms.Tensor(image))
+    np.testing.assert_allclose(answers, image[0] ** 2, rtol=1e-6)
+
+
+def test_a_segmenter_is_judged_by_windows(small):
+    """By command: a stride, two scales, flips; one size is compiled, and it is another judgement than of the whole."""
+    task = create_task(
+        changed(small, segmentation={"window_stride": 40, "eval_scales": [0.75, 1.5], "eval_flip": True})
+    )
+    network = task.build()
+    task.open_to_train()
+    judge = task.judge(network)
+    judge.compile()
+    result = evaluate(judge, task.batches("val", World()), World())
+    assert (result["samples"], result["sizes"]) == (3, 1) and "1 image size compiled" in task.told(result)
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +217,11 @@ def test_what_cannot_be_segmented_is_refused(small, tmp_path):
             "{task: segmentation, model: {name: resnet26, head: fpn}, data: {name: digits}}",
             "data.name is digits but segmentation takes image_folder or scenes",
         ),
+        (
+            "{task: segmentation, model: {name: resnet26, head: fpn, image_size: [64, 96]}, "
+            "segmentation: {window_stride: [64, 97]}}",
+            r"window_stride is \[64, 97\] but takes from 1 to the sides of model.image_size, 64 x 96",
+        ),
     ):
         path.write_text(text)
         with pytest.raises(UserError, match=named):
@@ -165,7 +232,7 @@ def test_what_cannot_be_segmented_is_refused(small, tmp_path):
     task = create_task(changed(small, model={"num_classes": 9}, segmentation={"class_names": ""}))
     task.open_to_train()
     with pytest.raises(UserError, match=r"has the value \d+ but the largest class is 9 .*mend the mask"):
-        evaluate(PixelJudge(Colours(), range(9), 255, (64, 64)), task.batches("val", World()), World())
+        evaluate(PixelJudge(WholeImages(Colours()), range(9), 255), task.batches("val", World()), World())
 
 
 def test_check_data_names_every_pair_that_cannot_be_used(small, scenes, tmp_path, capsys):

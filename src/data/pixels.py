@@ -83,16 +83,17 @@ class TrainPair(Pair):
 
 
 class EvaluationPair(Pair):
-    """The evaluation step: the whole image, scaled, its sides multiples of `divisor`; labels of the size they have."""
+    """The evaluation step: the whole image in each of `scales`, its sides multiples of `divisor`; then its labels."""
 
-    def __init__(self, listed, labels, data, scale, divisor):
+    def __init__(self, listed, labels, data, scales, divisor):
         super().__init__(listed, labels, data.orientation)
-        self.scale, self.divisor, self.mean, self.std = scale, divisor, data.mean, data.std
+        self.scales, self.divisor, self.mean, self.std = scales, divisor, data.mean, data.std
 
     def __call__(self, image, mask, position):
         pixels, labels = self.of(image, mask, int(position))
-        size = aligned_size(scaled_size(labels.shape, self.scale), self.divisor)
-        return normalised(resized_image(pixels, size), self.mean, self.std), labels.astype(np.int32)
+        sizes = [aligned_size(scaled_size(labels.shape, scale), self.divisor) for scale in self.scales]
+        images = [normalised(resized_image(pixels, size), self.mean, self.std) for size in sizes]
+        return *images, labels.astype(np.int32)
 
 
 def create_pixel_dataset(config, listed, split, world, epoch=0):
@@ -102,8 +103,8 @@ def create_pixel_dataset(config, listed, split, world, epoch=0):
     workers there are.
 
     Returns:
-        mindspore.dataset.Dataset with columns "image", float32 (B, 3, H, W), and "label", int32 (B, H, W), which in
-        evaluation has the size of the file.
+        mindspore.dataset.Dataset with columns "image", float32 (B, 3, H, W), and "label", int32 (B, H, W). In
+        evaluation "image0", ... for each of `eval_scales`, and "label" of the size of the file.
 
     Raises:
         UserError: too few training images for one batch for each worker.
@@ -116,15 +117,17 @@ def create_pixel_dataset(config, listed, split, world, epoch=0):
             *(model.size, settings.scale, settings.scale_range, settings.most_of_one_class, data.hflip),
             *(settings.distortion, settings.ignore_label, (config.train.seed, epoch)),
         )
-        step, batch_size = TrainPair(listed, labels, data, train), data.batch_size
+        step, batch_size, images = TrainPair(listed, labels, data, train), data.batch_size, ["image"]
     else:
-        step, batch_size = EvaluationPair(listed, labels, data, settings.scale, settings.divisor), 1
+        scales = [[side * factor for side in settings.scale] for factor in settings.eval_scales]
+        step, batch_size = EvaluationPair(listed, labels, data, scales, settings.divisor), 1
+        images = [f"image{number}" for number in range(len(scales))]
     threads = decoding_threads(data)
     ds.config.set_prefetch_size(4)
     # MindSpore takes no empty order.
     rows = listed.read(order if len(order) else [0], threads)
     rows = rows if len(order) else rows.skip(1)
-    rows = rows.map(step, ["image", "mask", "position"], ["image", "label"], num_parallel_workers=threads)
+    rows = rows.map(step, ["image", "mask", "position"], [*images, "label"], num_parallel_workers=threads)
     return rows.batch(batch_size, drop_remainder=split == "train", num_parallel_workers=min(threads, 2))
 
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segmenters outside: an image file in, the class of each of its pixels out, by windows of the one size of the file."""
 
-import cv2
-import mindspore as ms
 import numpy as np
 
 from src.data.class_colours import from_text, is_colour
@@ -10,6 +8,7 @@ from src.data.pixel_transforms import aligned_size, normalised, resized_image, s
 from src.data.transforms import Pixels
 from src.data.windows import Windows
 from src.image_size import sides
+from src.tasks.pixel_answers import Answers, best_class, planes
 from src.tasks.pixel_results import open_results
 from src.training.deployment import CLASSES, LOGITS, Deployment
 
@@ -65,7 +64,7 @@ class PixelDeployment(Deployment):
 
     def answers(self, run, images):
         for pixels in images:
-            yield largest(self.logits(run, self.scaled(pixels)), pixels.shape[:2]), pixels
+            yield best_class(planes(self.logits(run, self.scaled(pixels)), pixels.shape[:2])), pixels
 
     def found(self, answer):
         return answer[0]
@@ -100,30 +99,22 @@ class PixelDeployment(Deployment):
         return np.rint(255 * (image.transpose(1, 2, 0) * std + mean)).clip(0, 255).astype(np.uint8)
 
 
-def largest(logits, size):
-    """Return the class of the largest logit of each pixel, uint8 (h, w) of `size`, to which logits are resized.
-
-    Class by class: all logits of a large image would take gigabytes.
+class FileAnswers(Answers):
+    """The answers of a file, by windows of its size.
 
     Args:
-        logits (numpy.ndarray): float32 (K, H, W).
-    """
-    found, best = np.zeros(size, np.uint8), np.full(size, -np.inf, np.float32)
-    for number, plane in enumerate(logits):
-        plane = cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
-        is_larger = plane > best
-        found[is_larger], best = number, np.maximum(best, plane)
-    return found
-
-
-class FileStep:
-    """Stands in for the network of a `PixelJudge`: images (1, 3, H, W) to logits (1, K, H, W), by windows.
-
-    Args:
-        deployment (PixelDeployment): of a file.
+        deployment (PixelDeployment): of the file.
         run (Runner): the file.
     """
 
+    def __init__(self, deployment, run):
+        super().__init__(_File(deployment, run), sides(deployment.spec["image_size"]))
+
+    def __call__(self, image):
+        return self.step(image)
+
+
+class _File:
     def __init__(self, deployment, run):
         self.deployment, self.run = deployment, run
 
@@ -132,8 +123,7 @@ class FileStep:
 
     def compile(self, image):
         # What MindSpore compiles, it does at the first call.
-        self(ms.Tensor(np.zeros((1, 3, *self.deployment.spec["image_size"]), np.float32)))
+        self(image)
 
     def __call__(self, image):
-        (image,) = image.asnumpy()
-        return ms.Tensor(self.deployment.logits(self.run, image)[None])
+        return self.deployment.logits(self.run, image.asnumpy()[0])

@@ -3,11 +3,11 @@
 
 import csv
 
-import cv2
 import mindspore as ms
 import numpy as np
 
 from src.errors import UserError
+from src.tasks.pixel_answers import best_class, mean_probabilities, planes
 from src.training.atomic import replacing
 from src.training.parallel import gather_from_workers
 from src.training.task import Judge
@@ -40,37 +40,50 @@ def scores(confusion):
 class PixelJudge(Judge):
     """Adds up the confusion of the classes of all pixels that have one.
 
-    Logits are resized to the size of the labels, bilinearly, and each pixel is of the class of its largest.
+    Logits are resized to the size of the labels, bilinearly, and each pixel is of the class of its largest; where an
+    image comes in several scales, or is flipped too, of that of the largest mean probability.
 
     Args:
-        step (nn.Cell): images (1, 3, H, W) to float32 logits (1, K, H, W).
+        answers (Answers): of the network.
         names (list): of the classes.
         ignore_label (int): of pixels without a class.
-        size (tuple): (H, W) that the graph is compiled for beforehand; for others it is when they come.
+        flip (bool): whether each image is judged flipped too.
 
     `result` has miou and macc, the means of IoU and accuracy over the classes that there are (of IoU: or that were
-    given), aacc, the accuracy of all pixels, in percent, and samples, images.
+    given), aacc, the accuracy of all pixels, in percent, samples, images, and sizes, how many the graph of a worker was
+    compiled for at most.
     """
 
-    def __init__(self, step, names, ignore_label, size):
-        self.step, self.names, self.ignore_label, self.size = step, names, ignore_label, size
+    def __init__(self, answers, names, ignore_label, flip=False):
+        self.step, self.answers, self.names, self.ignore_label = answers.step, answers, names, ignore_label
+        self.flip = flip
 
     def compile(self):
-        self.step.compile(ms.Tensor(np.zeros((1, 3, *self.size), np.float32)))
+        self.answers.compile()
+
+    @property
+    def compiling_s(self):
+        return self.answers.compiling_s
 
     def begin(self):
         self.confusion, self.samples = np.zeros((len(self.names),) * 2, np.int64), 0
 
-    def add(self, image, label):
-        (logits,), (label,) = self.step(image).asnumpy(), label.asnumpy()
-        logits = cv2.resize(logits.transpose(1, 2, 0), label.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        found = logits.argmax(2)
+    def add(self, *batch):
+        *scales, label = batch
+        (label,) = label.asnumpy()
+        answers = [self.answers(image) for image in scales]
+        if self.flip:
+            flipped = (ms.Tensor(np.ascontiguousarray(image.asnumpy()[..., ::-1])) for image in scales)
+            answers += [self.answers(image)[..., ::-1] for image in flipped]
+        numbers = planes(*answers, label.shape) if len(answers) == 1 else mean_probabilities(answers, label.shape)
+        found = best_class(numbers)
         self.confusion += confusion_of(label, found, len(self.names), self.ignore_label)
         self.samples += 1
         return found
 
     def result(self, world):
-        samples = int(gather_from_workers(np.float64(self.samples), world).sum())
+        counts = gather_from_workers(np.array([self.samples, len(self.answers.sizes)], np.float64), world)
+        samples = int(counts[:, 0].sum())
         if not samples:
             raise UserError("the evaluation saw no image; give a --data_dir with some")
         confusion = self.whole(world)
@@ -80,6 +93,7 @@ class PixelJudge(Judge):
             "macc": float(np.nanmean(accuracy)),
             "aacc": float(100 * confusion.diagonal().sum() / max(confusion.sum(), 1)),
             "samples": samples,
+            "sizes": int(counts[:, 1].max()),
         }
 
     def whole(self, world):

@@ -10,8 +10,10 @@ from src.data.classes import listed
 from src.data.pixels import check_pixels, class_names, create_pixel_dataset, list_pixels
 from src.data.windows import usual_stride
 from src.errors import UserError
+from src.image_size import sides
 from src.models.segmenter import create_segmenter
-from src.tasks.pixel_deployment import FileStep, PixelDeployment
+from src.tasks.pixel_answers import SlidingWindows, WholeImages
+from src.tasks.pixel_deployment import FileAnswers, PixelDeployment
 from src.tasks.pixel_judge import PixelJudge
 from src.tasks.pretrained_backbone import load_backbone
 from src.training.deployment import Runner, refuse_other_images
@@ -85,7 +87,14 @@ class Segmentation(Task):
         return SegmentationLoss(PixelCrossEntropy(settings.ignore_label, settings.average), settings.auxiliary_weight)
 
     def judge(self, forward):
-        return PixelJudge(forward, self.names, self.config.segmentation.ignore_label, self.config.model.size)
+        settings, window = self.config.segmentation, self.config.model.size
+        if settings.window_stride:
+            return self._judge(SlidingWindows(forward, window, sides(settings.window_stride)))
+        return self._judge(WholeImages(forward))
+
+    def _judge(self, answers):
+        settings = self.config.segmentation
+        return PixelJudge(answers, self.names, settings.ignore_label, settings.eval_flip)
 
     def describe(self, meta):
         data, settings, classes = self.config.data, self.config.segmentation, self.config.model.num_classes
@@ -123,7 +132,8 @@ class Segmentation(Task):
         refuse_other_images(whose, deployment.spec, {**wanted, "stride": deployment.spec["stride"]})
         self.open_to_judge({"classes": deployment.labels}, whose)
         run = Runner(model.logits, model.batch_size or 1)
-        return self.judge(FileStep(deployment, run))
+        return self._judge(FileAnswers(deployment, run))
 
     def told(self, result):
-        return f"mIoU {result['miou']:.2f} %  mAcc {result['macc']:.2f} %  aAcc {result['aacc']:.2f} %"
+        sizes = f"{result['sizes']} image size{'s' * (result['sizes'] != 1)} compiled"
+        return f"mIoU {result['miou']:.2f} %  mAcc {result['macc']:.2f} %  aAcc {result['aacc']:.2f} %  ({sizes})"

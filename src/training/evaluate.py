@@ -62,8 +62,9 @@ def evaluate_timed(task, judge, world, per_class=None):
     judge.compile()
     images = task.batches("val", world)
     started = time.perf_counter()
+    compiled_s = judge.compiling_s
     result = evaluate(judge, images, world)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started - (judge.compiling_s - compiled_s)
     if per_class:
         judge.write_per_class(per_class, world)
     return result, result["samples"] / seconds

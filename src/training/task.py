@@ -126,12 +126,13 @@ class Judge:
 
     Attributes:
         step (nn.Cell): what runs for a batch, the network within it.
+        compiling_s (float): seconds that graphs took which `add` had to make, as one for an image of a new size.
     """
 
-    step = None
+    step, compiling_s = None, 0.0
 
     def compile(self):
-        """Make the graphs, so that their time is not that of the first batch."""
+        """Make the graphs whose sizes are known, so that their time is not that of the first batch."""
         raise NotImplementedError
 
     def begin(self):
