@@ -16,9 +16,11 @@ from mindspore import nn
 from PIL import Image
 from shell import free_port
 
-from src.config import DataConfig, OptimizerConfig
+from src.config import DataConfig, OptimizerConfig, load_config
 from src.data.dataset import create_dataset, iterate
+from src.data.scenes import write_scenes
 from src.ops import ACmix
+from src.tasks import create_task
 from src.tasks.class_judge import ClassJudge, EvaluationStep
 from src.training.evaluate import evaluate
 from src.training.optimizer import create_optimizer
@@ -98,13 +100,48 @@ def train_on_files(folder, world):
     return gather_from_workers(losses, world).mean(axis=0)
 
 
+class Patches(nn.Cell):
+    """The classes of patches of 4 x 4 pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 11, 4, 4)
+
+    def construct(self, x):
+        logits = self.conv(x)
+        return (logits,) if self.training else logits
+
+
+def train_on_pixels(folder, world):
+    """Train on scenes for two epochs of two steps of 4 images, and judge 3 images; return losses and scores."""
+    ms.set_seed(5)
+    path = folder / f"{world.rank}.yaml"
+    path.write_text(
+        f"""
+        task: segmentation
+        model: {{name: resnet26, head: fpn, num_classes: 11, image_size: 64}}
+        data: {{data_dir: {folder}/scenes, batch_size: {4 // world.size}, num_workers: 1}}
+        segmentation: {{scale: [64, 64]}}
+        """
+    )
+    task = create_task(load_config(path))
+    task.open_to_train()
+    network = Patches()
+    optimizer = create_optimizer(network, OptimizerConfig(), np.full(4, 0.1, np.float32))
+    step = TrainStep(network, task.loss(), optimizer, world)
+    losses = [step(*batch)[0].asnumpy() for epoch in (0, 1) for batch in iterate(task.batches("train", world, epoch))]
+    result = evaluate(task.judge(network), task.batches("val", world), world)
+    return {"pixel_losses": gather_from_workers(losses, world).mean(axis=0), **result}
+
+
 WORKER = textwrap.dedent(
     """
     import sys
     from types import SimpleNamespace
     from src.device import setup_device
     import numpy as np
-    from test_data_parallel import train_and_evaluate, train_on_files
+    from pathlib import Path
+    from test_data_parallel import train_and_evaluate, train_on_files, train_on_pixels
     from src.errors import UserError
     from src.training.parallel import average_norm_statistics, check_same_weights, gather_from_workers
 
@@ -120,6 +157,7 @@ WORKER = textwrap.dedent(
         astray = str(error)
     gathered = gather_from_workers(np.array([2.0**40 + world.rank, world.rank / 3]), world)
     values["losses"] = train_on_files(sys.argv[1], world)
+    values |= train_on_pixels(Path(sys.argv[1]), world)
     statistics = network.norm.moving_mean.asnumpy()
     np.savez(f"{sys.argv[1]}/{world.rank}.npz", statistics=statistics, astray=astray, gathered=gathered, **values)
     """
@@ -129,10 +167,12 @@ WORKER = textwrap.dedent(
 def test_two_workers_equal_one(tmp_path):
     """Protects data parallelism: two workers at batch 4 have the losses, weights and evaluation of one at batch 8.
 
-    So gradients are means over the workers, each step has the same images, unequal shares are each counted once, and
-    norm statistics are averaged. A worker whose weights went astray is named on all workers.
+    Of the classes of images, and of pixels. So gradients are means over the workers, each step has the same images,
+    unequal shares are each counted once, and norm statistics are averaged. A worker whose weights went astray is named
+    on all workers.
     """
     folder_of_images(tmp_path)
+    write_scenes(tmp_path / "scenes", {"training": 9, "validation": 3})
     (tmp_path / "worker.py").write_text(WORKER)
     msrun = ["--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}", "--join=True"]
     job = subprocess.run(
@@ -151,6 +191,7 @@ def test_two_workers_equal_one(tmp_path):
     assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-3000:]
     ms.set_context(mode=ms.GRAPH_MODE)
     expected = {**train_and_evaluate(tmp_path, ALONE)[0], "losses": train_on_files(tmp_path, ALONE)}
+    expected |= train_on_pixels(tmp_path, ALONE)
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
     assert set(first.files) == {*expected, "statistics", "astray", "gathered"}
     for name in first.files:
@@ -158,7 +199,7 @@ def test_two_workers_equal_one(tmp_path):
     for name, value in expected.items():
         assert first[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
     assert (first["val.samples"], first["single.samples"]) == (5, 1)
-    assert len(first["losses"]) == 2 * BATCHES
+    assert len(first["losses"]) == 2 * BATCHES and len(first["pixel_losses"]) == 4 and first["samples"] == 3
     np.testing.assert_array_equal(first["statistics"], np.full(4, 0.5, np.float32))
     assert str(first["astray"]).startswith("worker(s) 1 of 2 hold other weights")
     np.testing.assert_allclose(first["gathered"], [[2.0**40, 0], [2.0**40 + 1, 1 / 3]], rtol=1e-14)

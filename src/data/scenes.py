@@ -21,6 +21,7 @@ COUNTS = {"training": 800, "validation": 200}
 SIDES = (128, 192)  # least and most pixels of a side, multiples of 16
 DIGITS = (1, 8)  # least and most in a scene that has some
 DIGIT_SIDES = (12, 96)
+CONTRAST = 60  # least difference of a digit from what it lies on, in grey levels
 # Pixels around a digit that have no class, and the least part of one that has to be seen.
 BAND, SEEN = 2, 0.25
 EMPTY, CROWDED = 0.1, 0.05  # shares of scenes without a digit, and with a crowd of tiny ones
@@ -160,9 +161,15 @@ class Scene:
         turn[:, 2] += np.array(centre) - 3.5
         ink = np.clip(cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_CUBIC), 0, 1)
         strength = ink[..., None] ** 0.7 * self.random.uniform(0.7, 1.0)
-        colour = self.random.uniform(0, 255, 3)
+        colour = self.ink(self.pixels[ink > 0.4].mean() if (ink > 0.4).any() else 0)
         self.pixels = (self.pixels * (1 - strength) + colour * strength).astype(np.uint8)
         return label, ink > 0.4
+
+    def ink(self, beneath):
+        """Draw a colour at least `CONTRAST` lighter or darker than what it will lie on."""
+        while abs((colour := self.random.uniform(0, 255, 3)).mean() - beneath) < CONTRAST:
+            pass
+        return colour
 
     def label(self, placed):
         """Fill `mask` and `instances`: later digits lie over earlier ones."""
