@@ -69,7 +69,7 @@ def main():
 
 def parse_arguments():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="names of create_model")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="a backbone, or HEAD_BACKBONE as upernet_swin_tiny")
     parser.add_argument("--against", metavar="MODEL", help="measure it too, and print ratios to it")
     add_setting_arguments(parser, batch_size=8)
     parser.add_argument("--runtime", choices=FORMS, default="mindspore", help="what runs them; default mindspore")

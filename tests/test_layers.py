@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "tasks": {"tasks", "training", "data", "models", "ops"} | GROUND,
     "figures": {"figures", "training", "data", "models", "ops"} | GROUND,
     "convert": {"convert", "training", "models", "ops"} | GROUND,
-    "measure": {"measure", "deploy", "deploy.onnx", "deploy.folding", "training", "models", "ops"} | GROUND,
+    "measure": {"measure", "deploy", "deploy.onnx", "deploy.folding", "tasks", "training", "models", "ops"} | GROUND,
     "study": {"study", "measure", "tasks", "training", "models", "ops"} | GROUND,
     "deploy": {"deploy", *ROOMS_OF_DEPLOY, "tasks", "training", "data", "models", "ops"} | GROUND,
     "deploy.running": {"deploy.running", "deploy.card", "tasks", "training", "data", "models"} | GROUND,

@@ -5,6 +5,7 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import cv2
 import mindspore as ms
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from mindspore import nn
 from PIL import Image
 from same_run import after, interrupt, weights_of
+from shell import ROOT
 from tiny_training import changed
 
 from src.config import load_config
@@ -23,7 +25,7 @@ from src.data.scenes import NAMES, write_scenes
 from src.device import World
 from src.errors import UserError
 from src.models import create_model
-from src.tasks import create_task
+from src.tasks import config_of, create_task
 from src.tasks.pixel_answers import SlidingWindows, WholeImages
 from src.tasks.pixel_judge import PixelJudge, confusion_of, scores
 from src.training import trainer
@@ -275,3 +277,13 @@ def test_a_classifier_begins_a_segmenter(small, tmp_path):
     save_weights(tmp_path / "d.ckpt", create_model("acmix_resnet26", image_size=64, **{**options, "width": 16}), {})
     with pytest.raises(UserError, match=r"backbone\.stem.* is \(16, 3, 7, 7\) there, \(8, 3, 7, 7\) here"):
         task.load_pretrained(network, tmp_path / "d.ckpt")
+
+
+def test_networks_are_named_as_their_configs_are():
+    """Protects measuring another network than that of the recipe: HEAD_BACKBONE means the same everywhere."""
+    paths = list(Path(ROOT, "config").glob("*_ade20k.yaml"))
+    for path in paths:
+        named, config = config_of(path.stem.removesuffix("_ade20k")), load_config(path)
+        wanted = (config.task, config.model.name, config.model.head, config.model.num_classes)
+        assert (named.task, named.model.name, named.model.head, named.model.num_classes) == wanted
+    assert len(paths) == 10 and config_of("acmix_san10").task == "classification"

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from src.config import LossConfig, ModelConfig, OptimizerConfig
+from src.config import OptimizerConfig
 from src.deploy.card import LOGITS
 from src.deploy.folding.fold import fold
 from src.deploy.onnx.export import onnx_model
@@ -20,10 +20,9 @@ from src.device import World
 from src.measure.setting import FOLDED
 from src.measure.settled import settle
 from src.models.complexity import count_multiply_adds, count_parameters
+from src.tasks import config_of, create_task
 from src.training.kernels import kernels_of
-from src.training.losses import create_loss
 from src.training.memory import peak_memory_gb
-from src.training.network import build_network
 from src.training.optimizer import create_optimizer
 from src.training.precision import create_scaler, mixed_precision
 from src.training.step import TrainStep
@@ -47,8 +46,8 @@ class Workload:
         ms.set_seed(0)
         self.setting = setting
         self.shape = (setting.batch_size, 3, *setting.image_size)
-        model = ModelConfig(setting.model, image_size=setting.image_size, options=setting.options)
-        self.network = build_network(model)
+        self.task = create_task(config_of(setting.model, image_size=setting.image_size, options=setting.options))
+        self.network = self.task.build()
 
     def sizes(self):
         """Return the parameters, and the multiply-adds of one image."""
@@ -71,16 +70,14 @@ class Workload:
         """
         network = mixed_precision(self.network, self.setting.amp_level, self.setting.amp_dtype)
         # Parameters lie on the device; tensors made from NumPy would be copied there at every call.
-        pixels = np.random.default_rng(0).standard_normal(self.shape).astype(np.float32)
-        image = ms.Parameter(pixels, requires_grad=False)
+        image, label = (ms.Parameter(part, requires_grad=False) for part in self.task.made_up(self.shape[0]))
         if phase == "forward":
             self.cell, self.inputs = network.set_train(False), (image,)
         else:
             rates = np.full(1 + WARM_UP + runs, 1e-3, np.float32)
             optimizer = create_optimizer(network, OptimizerConfig(), rates)
-            label = ms.Parameter(np.arange(self.shape[0], dtype=np.int32), requires_grad=False)
             scaler = create_scaler(self.setting.device)
-            self.cell = TrainStep(network, create_loss(LossConfig()), optimizer, World(), scaler)
+            self.cell = TrainStep(network, self.task.loss(), optimizer, World(), scaler)
             self.inputs = image, label
         start = time.perf_counter()
         with kernels_of(self.setting.device):

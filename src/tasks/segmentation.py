@@ -11,7 +11,7 @@ from src.data.pixels import check_pixels, class_names, create_pixel_dataset, lis
 from src.data.windows import usual_stride
 from src.errors import UserError
 from src.image_size import sides
-from src.models.segmenter import create_segmenter
+from src.models.segmenter import HEADS, create_segmenter
 from src.tasks.pixel_answers import SlidingWindows, WholeImages
 from src.tasks.pixel_deployment import FileAnswers, PixelDeployment
 from src.tasks.pixel_judge import PixelJudge
@@ -27,6 +27,7 @@ class Segmentation(Task):
 
     best, best_name, drawn = "miou", "mIoU", {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
 
+    heads, usual_classes = tuple(HEADS), 150
     deployment = PixelDeployment
     judged_at_once = 1  # each has a size of its own
 
@@ -81,6 +82,11 @@ class Segmentation(Task):
 
     def batches(self, split, world, epoch=0):
         return create_pixel_dataset(self.config, self.splits[split], split, world, epoch)
+
+    def made_up(self, images):
+        model, random = self.config.model, np.random.default_rng(0)
+        pixels = random.standard_normal((images, model.in_channels, *model.size), np.float32)
+        return pixels, random.integers(0, model.num_classes, (images, *model.size), np.int32)
 
     def loss(self):
         settings = self.config.segmentation

@@ -16,10 +16,13 @@ class Task:
         drawn (dict): the numbers that `curves.png` draws beside the loss: {number: name}, in percent.
         images (dict): how many images "train" and "val" have, of all workers.
         notes (list): lines on what one may not expect of the images.
+        heads (tuple): what `model.head` takes.
+        usual_classes (int): of the data set that its networks are published for.
         deployment (type): the `src.training.deployment.Deployment` of its networks.
     """
 
     best, best_name, drawn = "", "", {}
+    heads, usual_classes = (), 1000
     deployment = None
 
     def __init__(self, config):
@@ -82,6 +85,10 @@ class Task:
             split (str): "train": whole batches, in an order that follows `train.seed` and `epoch`; or "val": each image
                 once over all workers.
         """
+        raise NotImplementedError
+
+    def made_up(self, images):
+        """Return a batch of so many images that nobody took, as arrays: to measure with."""
         raise NotImplementedError
 
     def loss(self):
