@@ -36,7 +36,7 @@ def main():
     from src.convert.forms import form_of
     from src.convert.published_code import WrongConversion
 
-    form_of(model.name)
+    form_of(model)
     if arguments.reverse and not arguments.config:
         model = changed_model(model_of(arguments.input, model.name), overrides)
     if arguments.image_size is not None:
@@ -135,9 +135,9 @@ def print_report(report, arguments):
     for sentence in report.said:
         print(sentence)
     size = " x ".join(map(str, sides(model.image_size)))
-    print(f"{model.name}, {model.num_classes} classes, image size {size}: {len(report.rows)} tensors")
+    print(f"{model.title}, {model.num_classes} classes, image size {size}: {len(report.rows)} tensors")
     for note, meaning in (
-        ("interpolated", "tables of positions interpolated to this image size and its windows"),
+        ("interpolated", "tables of positions fitted to this image size and its windows"),
         ("initial value", "parameters of a new classifier, to be trained"),
     ):
         if notes[note]:

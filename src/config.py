@@ -50,6 +50,11 @@ class ModelConfig:
         """(H, W) of the input, pixels."""
         return sides(self.image_size)
 
+    @property
+    def title(self):
+        """What it is, in a word or three."""
+        return f"{self.head} on {self.name}" if self.head else self.name
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:

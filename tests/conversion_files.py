@@ -10,8 +10,9 @@ import pytest
 from src.config import ModelConfig
 from src.convert import conversion
 from src.convert.conversion import to_pytorch
+from src.convert.forms import form_of
+from src.ops.drop_path import random_state
 from src.training.checkpoint import read_checkpoint, save_weights
-from src.training.network import build_network
 
 RESNET = ModelConfig("acmix_resnet26", num_classes=5, image_size=32, options={"stem": "small", "width": 8})
 SWIN = ModelConfig(
@@ -40,11 +41,13 @@ def archives(monkeypatch):
 
 def checkpoint(path, model, seed=0):
     """Write a checkpoint whose values are all different; return them by name."""
-    network, rng = build_network(model), np.random.default_rng(seed)
-    for parameter in network.get_parameters():
-        parameter.set_data(ms.Tensor(rng.standard_normal(parameter.shape).astype(np.float32)))
+    network, rng = form_of(model).build_ours(model), np.random.default_rng(seed)
+    counters = random_state(network)
+    parameters = [parameter for parameter in network.get_parameters() if parameter.name not in counters]
+    for parameter in parameters:
+        parameter.set_data(ms.Tensor(rng.standard_normal(parameter.shape, np.float32)))
     save_weights(path, network, {"model": dataclasses.asdict(model)})
-    return {parameter.name: parameter.asnumpy() for parameter in network.get_parameters()}
+    return {parameter.name: parameter.asnumpy() for parameter in parameters}
 
 
 def published_file(folder, model):

@@ -53,7 +53,7 @@ def test_published_recipe(name):
 
     groups = parameter_groups(network, used.weight_decay, no_decay=used.no_decay)
     got = {p.name: group["weight_decay"] for group in groups for p in group["params"]}
-    rules = published_rules(config.model.head, network)
+    rules = published_rules(config.model.head, type(network.backbone))
     marks = next(marks for family, marks in NO_DECAY.items() if family in name)
     for ours, value in got.items():
         theirs = published_names(ours, rules)

@@ -24,6 +24,7 @@ from golden_network import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 
+from src.config import ModelConfig
 from src.convert import conversion
 from src.convert.conversion import model_of, to_checkpoint, to_pytorch
 from src.convert.forms import FORMS, form_of
@@ -38,7 +39,11 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.usefixtures("archives")
 
 
-@pytest.mark.parametrize("model", [*FAMILIES, SWIN_PLAIN], ids=lambda model: model.name)
+@pytest.mark.parametrize(
+    "model",
+    [*FAMILIES, SWIN_PLAIN, dataclasses.replace(SWIN_PLAIN, drop_path_rate=0.2)],
+    ids=lambda model: f"{model.name}-{model.drop_path_rate}",
+)
 def test_there_and_back_is_the_same(model, tmp_path):
     """Every value of every family comes back bit for bit, with the settings that `eval.py` and `export.py` need."""
     values = checkpoint(tmp_path / "a.ckpt", model)
@@ -59,7 +64,7 @@ def test_names_and_shapes_are_the_published_ones(name):
     """What `load_state_dict(strict=True)` of the published code asks for, linear layers as matrices included."""
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
     values = {parameter.name: parameter.asnumpy() for parameter in create_model(name).get_parameters()}
-    tensors = to_published(values, form_of(name).rules)
+    tensors = to_published(values, form_of(ModelConfig(name)).rules)
     assert {name: list(tensor.shape) for name, tensor in tensors.items()} == dict(golden["tensors"])
 
 

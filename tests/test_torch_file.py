@@ -5,7 +5,7 @@ import argparse
 import contextlib
 import datetime
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -125,11 +125,31 @@ def test_values_that_are_not_finite_are_refused(value):
     check_finite(arrays, "x.pth")
 
 
-def test_what_pytorch_writes(tmp_path):
+def history_buffer(monkeypatch):
+    """What mmengine keeps of the losses: arrays, and functions by name."""
+
+    class HistoryBuffer:
+        def __init__(self):
+            self.log, self.methods = np.arange(3.0), {"min": HistoryBuffer.min}
+
+        def min(self):
+            return self.log.min()
+
+    module = ModuleType("mmengine.logging.history_buffer")
+    module.HistoryBuffer = HistoryBuffer
+    for name in ("mmengine", "mmengine.logging", module.__name__):
+        monkeypatch.setitem(sys.modules, name, module)
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = module.__name__, "HistoryBuffer"
+    HistoryBuffer.min.__qualname__, HistoryBuffer.min.__module__ = "HistoryBuffer.min", module.__name__
+    return HistoryBuffer()
+
+
+def test_what_pytorch_writes(tmp_path, monkeypatch):
     """With PyTorch itself: settings and NumPy's numbers beside the weights are read over, other objects are named."""
     torch = pytest.importorskip("torch")
     weights = {"module.a": torch.arange(4.0).bfloat16(), "module.b": torch.ones(2, dtype=torch.int64)}
     beside = {"args": argparse.Namespace(lr=1), "best": np.float64(78.25), "many": [np.int64(3), np.float32(2)]}
+    beside["message_hub"] = history_buffer(monkeypatch)
     torch.save({"model": weights, **beside}, tmp_path / "x.pth")
     arrays, said = read_state_dict(tmp_path / "x.pth")
     assert {name: array.tolist() for name, array in arrays.items()} == {"a": [0, 1, 2, 3], "b": [1, 1]}

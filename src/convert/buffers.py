@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What published files hold beside the parameters: constants and counters that ours do without."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from src.image_size import sides
 from src.models import swin
 from src.models.published import published_names
 from src.ops.window_attention import relative_positions, roll_mask
+
+_TABLE = "relative_position_bias_table"
 
 
 class Buffers(NamedTuple):
@@ -64,6 +67,18 @@ def _window_constants(network, image_size, tensors):
     return buffers
 
 
+def _constants_of_openmmlab(network, image_size, tensors):
+    """Counts of batches, and which row of the bias table each pair of pixels has."""
+    buffers = _batch_counts(network, image_size, tensors)
+    for name, tensor in tensors.items():
+        if name.endswith(_TABLE):
+            window = (math.isqrt(len(tensor)) + 1) // 2
+            index = relative_positions(window).astype(np.int64)
+            buffers[name.removesuffix(_TABLE) + "relative_position_index"] = index
+    return buffers
+
+
 NO_BUFFERS = Buffers((), _none)
 BATCH_COUNTS = Buffers(("num_batches_tracked",), _batch_counts)
+OPENMMLAB_CONSTANTS = Buffers(("num_batches_tracked", "relative_position_index", "attn_mask"), _constants_of_openmmlab)
 WINDOW_CONSTANTS = Buffers(("relative_position_index", "attn_mask"), _window_constants)

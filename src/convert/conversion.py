@@ -15,10 +15,10 @@ from src.convert.torch_file import read_state_dict, write_state_dict
 from src.errors import UserError
 from src.models.image_size import resizers
 from src.models.published import from_published, published_names, published_parts, to_published
+from src.ops.drop_path import random_state
 from src.training.atomic import replacing
 from src.training.checkpoint import load_weights, read_checkpoint, save_weights
 from src.training.finite import check_finite
-from src.training.network import build_network
 
 
 class Report(NamedTuple):
@@ -60,26 +60,28 @@ def to_checkpoint(path, output, model, num_classes=None, drop_head=False, publis
             be written.
         WrongConversion: the two networks differ.
     """
-    form = form_of(model.name)
+    form = form_of(model)
+    _check_verified(form, published_code)
     content, said = read_state_dict(path, entry)
     check_finite(content, path)
     tensors = {name: tensor for name, tensor in content.items() if not form.buffers.includes(name)}
     buffers = len(content) - len(tensors)
     model = dataclasses.replace(model, num_classes=_classes(path, form, tensors, model, num_classes, drop_head))
     ms.set_seed(0)
-    network = build_network(model)
+    network = form.build_ours(model)
     parameters = _by_name(network)
     filled = dict(parameters)
     if drop_head:
         tensors, filled = (
-            {name: value for name, value in values.items() if not name.startswith(form.head)}
-            for values in (tensors, filled)
+            {name: value for name, value in values.items() if not name.startswith(tuple(heads))}
+            for values, heads in ((tensors, form.heads), (filled, form.heads.values()))
         )
+    rules = _naming(form, filled, tensors)
     try:
-        fitted, interpolated = _fitted(network, tensors, form.rules)
-        values = from_published({name: parameter.shape for name, parameter in filled.items()}, fitted, form.rules)
+        fitted, interpolated = _fitted(network, tensors, rules)
+        values = from_published({name: parameter.shape for name, parameter in filled.items()}, fitted, rules)
     except ValueError as error:
-        raise UserError(f"{path} does not fit {model.name}: {error}") from error
+        raise UserError(f"{path} does not fit {model.title}: {error}") from error
     if published_code is not None and (drop_head or interpolated):
         raise UserError(
             "--verify compares whole networks: leave it out, or convert without --drop_head and at the image size and "
@@ -95,7 +97,7 @@ def to_checkpoint(path, output, model, num_classes=None, drop_head=False, publis
             load_weights(network, temporary)
             state = {**tensors, **form.buffers.make(network, model.image_size, tensors)}
             difference = compare(form, model, network, state, published_code)
-    rows = _rows(parameters, filled, tensors, interpolated, form.rules)
+    rows = _rows(parameters, filled, tensors, interpolated, rules)
     return Report(model, rows, buffers, difference, tuple(said))
 
 
@@ -116,8 +118,9 @@ def to_pytorch(path, output, model, published_code=None):
             cannot be written.
         WrongConversion: the two networks differ.
     """
-    form = form_of(model.name)
-    network = build_network(model)
+    form = form_of(model)
+    _check_verified(form, published_code)
+    network = form.build_ours(model)
     load_weights(network, path)
     parameters, in_file = _by_name(network), read_checkpoint(path)[0]
     interpolated = {
@@ -150,12 +153,28 @@ def model_of(path, name):
 
 
 def _by_name(network):
-    return {parameter.name: parameter for parameter in network.get_parameters()}
+    counters = random_state(network)
+    return {parameter.name: parameter for parameter in network.get_parameters() if parameter.name not in counters}
+
+
+def _check_verified(form, published_code):
+    """Refuse to run published code where there is none to run."""
+    if published_code is not None and form.build is None:
+        raise UserError(f"--verify runs no {form.source}; leave it out")
+
+
+def _naming(form, parameters, tensors):
+    """Return the rules by which most of the published names are in a file; of equals the usual ones."""
+
+    def there(rules):
+        return sum(part in tensors for name in parameters for part in published_names(name, rules))
+
+    return max(form.namings, key=there)
 
 
 def _classes(path, form, tensors, model, wanted, drop_head):
     """Return how many classes the checkpoint is to have."""
-    bias = tensors.get(f"{form.head}bias")
+    bias = tensors.get(f"{next(iter(form.heads))}bias")
     if bias is None:
         return model.num_classes if wanted is None else wanted
     if wanted not in (None, bias.size) and not drop_head:

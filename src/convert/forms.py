@@ -4,16 +4,20 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from src.convert.buffers import BATCH_COUNTS, NO_BUFFERS, WINDOW_CONSTANTS, Buffers
+from src.convert.buffers import BATCH_COUNTS, NO_BUFFERS, OPENMMLAB_CONSTANTS, WINDOW_CONSTANTS, Buffers
 from src.errors import UserError, did_you_mean
 from src.image_size import sides
 from src.models import list_models, pvt, resnet, san, swin
+from src.models.registry import backbone_of
+from src.models.segmenter import published_rules
+from src.training.network import build_network, build_segmenter
 
 ACMIX = "https://github.com/LeapLabTHU/ACmix"
 SWIN = "https://github.com/microsoft/Swin-Transformer"
 SAN = "https://github.com/hszhao/SAN"
 PVT = "https://github.com/whai362/PVT"
 TORCHVISION = "torchvision"
+MMSEGMENTATION = "mmsegmentation"
 PATCHWISE = 1  # how SAN's code calls that form of attention
 
 
@@ -21,48 +25,59 @@ class Form(NamedTuple):
     """The PyTorch form of a model.
 
     Attributes:
-        rules: `PUBLISHED` of its family.
-        head: how the names of the classifier begin, there and here.
+        namings: rules of the names in its files, see `src.models.published`, the usual ones first.
+        heads: how the names of classifiers begin, {there: here}.
         buffers: what its files hold beside the parameters.
-        source: repository of the code, or `TORCHVISION`.
+        source: repository of the code, `TORCHVISION` or `MMSEGMENTATION`.
         file: path of the code in the repository.
-        build: `build(module, num_classes, image_size)` makes the published network of the module in `file`.
+        build: `build(module, num_classes, image_size)` makes the published network of the module in `file`; None: the
+            code is not run here.
+        build_ours: `build_ours(model)` makes the network of a `ModelConfig`.
     """
 
-    rules: tuple
-    head: str
+    namings: tuple
+    heads: dict
     buffers: Buffers
     source: str
-    file: str
-    build: Callable
+    file: str = ""
+    build: Callable | None = None
+    build_ours: Callable = build_network
+
+    @property
+    def rules(self):
+        """Those of the usual names."""
+        return self.namings[0]
+
+
+_FC, _HEAD = {"fc.": "fc."}, {"head.": "head."}
 
 
 def _acmix_resnet(blocks):
     def build(module, num_classes, image_size):
         return module.ACmix_ResNet(list(blocks), num_classes=num_classes)
 
-    return Form(resnet.PUBLISHED, "fc.", BATCH_COUNTS, ACMIX, "ResNet/ResNet_ImageNet.py", build)
+    return Form((resnet.PUBLISHED,), _FC, BATCH_COUNTS, ACMIX, "ResNet/ResNet_ImageNet.py", build)
 
 
 def _resnet50():
     def build(module, num_classes, image_size):
         return module.resnet50(num_classes=num_classes)
 
-    return Form(resnet.PUBLISHED, "fc.", BATCH_COUNTS, TORCHVISION, "", build)
+    return Form((resnet.PUBLISHED,), _FC, BATCH_COUNTS, TORCHVISION, "", build)
 
 
 def _swin(source, file, network, depths):
     def build(module, num_classes, image_size):
         return getattr(module, network)(img_size=sides(image_size), num_classes=num_classes, depths=list(depths))
 
-    return Form(swin.PUBLISHED, "head.", WINDOW_CONSTANTS, source, file, build)
+    return Form((swin.PUBLISHED,), _HEAD, WINDOW_CONSTANTS, source, file, build)
 
 
 def _san(blocks):
     def build(module, num_classes, image_size):
         return module.san(PATCHWISE, blocks, san.KERNELS, num_classes)
 
-    return Form(san.PUBLISHED, "fc.", BATCH_COUNTS, SAN, "model/san.py", build)
+    return Form((san.PUBLISHED,), _FC, BATCH_COUNTS, SAN, "model/san.py", build)
 
 
 def _pvt(size):
@@ -72,7 +87,7 @@ def _pvt(size):
             raise UserError("the published PVT classifies square images only; leave --verify out")
         return getattr(module, f"pvt_{size}")(img_size=height, num_classes=num_classes)
 
-    return Form(pvt.PUBLISHED, "head.", NO_BUFFERS, PVT, "classification/pvt.py", build)
+    return Form((pvt.PUBLISHED,), _HEAD, NO_BUFFERS, PVT, "classification/pvt.py", build)
 
 
 FORMS = {
@@ -93,12 +108,31 @@ FORMS = {
 }
 
 
-def form_of(model):
-    """Return the `Form` of a model by name.
+# Backbones that mmsegmentation has.
+SEGMENTED = ("resnet50", *(f"swin_{size}" for size in swin.DEPTHS), *(f"pvt_{size}" for size in pvt.DEPTHS))
+_SEGMENTER_HEADS = {
+    "decode_head.conv_seg.": "head.classifier.linear.",
+    "auxiliary_head.conv_seg.": "auxiliary.classifier.linear.",
+}
+
+
+def _segmenter(head, backbone):
+    """Return the form of mmsegmentation's files, whose backbones are its own or, by their names, the authors'."""
+    namings = [published_rules(head, backbone_of(backbone), as_authors) for as_authors in (False, True)]
+    return Form(tuple(namings), _SEGMENTER_HEADS, OPENMMLAB_CONSTANTS, MMSEGMENTATION, build_ours=build_segmenter)
+
+
+def form_of(config):
+    """Return the `Form` of a model by its `ModelConfig`.
 
     Raises:
         UserError: no such model, or nobody published it for PyTorch.
     """
+    model = config.name
+    if config.head and model in SEGMENTED:
+        return _segmenter(config.head, model)
+    if config.head:
+        raise UserError(f"nobody published {config.title} for PyTorch; published are those on {', '.join(SEGMENTED)}")
     if model in FORMS:
         return FORMS[model]
     published = f"published for PyTorch are {', '.join(sorted(FORMS))}"

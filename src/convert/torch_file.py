@@ -14,8 +14,12 @@ from src.errors import UserError, did_you_mean
 _OLDEST = (2, 6)
 # Settings that the published training scripts save beside the weights: read as plain mappings instead of refused.
 _SETTINGS = ("yacs.config.CfgNode", "argparse.Namespace")
-# What NumPy's numbers are made of, as the best accuracy so far; nobody reads them.
-_NUMBERS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+# What NumPy's numbers are made of, as the best accuracy so far, and mmengine's records of losses; nobody reads them.
+_NUMBERS = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *("numpy.dtype", "numpy.ndarray"),
+    *("mmengine.logging.history_buffer.HistoryBuffer", "builtins.getattr"),
+)
 _REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
 # Where the published training scripts put the weights: as trained first, then averaged.
 ENTRIES = ("model", "state_dict", "model_state_dict", "model_ema", "state_dict_ema", "ema", "ema_state_dict")

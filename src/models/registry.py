@@ -31,6 +31,11 @@ def list_models(pattern="*"):
     return sorted(fnmatch.filter(_MODELS, pattern))
 
 
+def backbone_of(name):
+    """Return the class of the model `name`, one of `list_models()`."""
+    return _MODELS[name][0]
+
+
 def create_model(
     name, num_classes=1000, image_size=224, in_channels=3, drop_path_rate=0.0, features_only=False, **options
 ):

@@ -124,22 +124,26 @@ def create_segmenter(
     return Segmenter(network, top, auxiliary, norms)
 
 
-def published_rules(head, network):
+def published_rules(head, backbone, as_authors=False):
     """Return the rules of `src.models.published` for a `Segmenter`, by the names of mmsegmentation.
+
+    Args:
+        head (str): see `create_segmenter`.
+        backbone: class of the backbone.
+        as_authors (bool): of the backbone by the names of its authors' code, which runs in mmsegmentation as well.
 
     Raises:
         ValueError: a backbone that mmsegmentation does not have.
     """
-    kind = type(network.backbone)
     of_backbone = {
-        resnet.ResNet: resnet.PUBLISHED,
-        swin.Swin: swin.OPENMMLAB,
-        pvt.PyramidVisionTransformer: pvt.OPENMMLAB,
+        resnet.ResNet: (resnet.PUBLISHED, resnet.PUBLISHED),
+        swin.Swin: (swin.OPENMMLAB, swin.PUBLISHED),
+        pvt.PyramidVisionTransformer: (pvt.OPENMMLAB, pvt.PUBLISHED),
     }
-    if kind not in of_backbone:
-        raise ValueError(f"mmsegmentation has no {kind.__name__}")
+    if backbone not in of_backbone:
+        raise ValueError(f"mmsegmentation has no {backbone.__name__}")
     return (
-        under("backbone.", of_backbone[kind], "backbone."),
+        under("backbone.", of_backbone[backbone][as_authors], "backbone."),
         (r"^norms\.(\d)\.norm\.gamma$", r"backbone.norm\1.weight"),
         (r"^norms\.(\d)\.norm\.beta$", r"backbone.norm\1.bias"),
         under("head.", HEADS[head].names),

@@ -11,12 +11,13 @@ from src.data.pixels import check_pixels, class_names, create_pixel_dataset, lis
 from src.data.windows import usual_stride
 from src.errors import UserError
 from src.image_size import sides
-from src.models.segmenter import HEADS, create_segmenter
+from src.models.segmenter import HEADS
 from src.tasks.pixel_answers import SlidingWindows, WholeImages
 from src.tasks.pixel_deployment import FileAnswers, PixelDeployment
 from src.tasks.pixel_judge import PixelJudge
 from src.tasks.pretrained_backbone import load_backbone
 from src.training.deployment import Runner, refuse_other_images
+from src.training.network import build_segmenter
 from src.training.parallel import sum_over_workers
 from src.training.pixel_losses import PixelCrossEntropy, SegmentationLoss
 from src.training.task import Task
@@ -32,16 +33,7 @@ class Segmentation(Task):
     judged_at_once = 1  # each has a size of its own
 
     def build(self):
-        model = self.config.model
-        try:
-            return create_segmenter(
-                *(model.head, model.name, model.num_classes, model.size, model.in_channels, model.drop_path_rate),
-                self.config.segmentation.dropout,
-                model.head_channels,
-                **model.options,
-            )
-        except ValueError as error:
-            raise UserError(f"model {model.head} on {model.name}: {error}") from error
+        return build_segmenter(self.config.model, dropout=self.config.segmentation.dropout)
 
     def open_to_train(self):
         self._open("train", "val")

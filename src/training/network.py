@@ -3,6 +3,7 @@
 
 from src.errors import UserError
 from src.models import create_model
+from src.models.segmenter import create_segmenter
 
 
 def build_network(config):
@@ -12,7 +13,7 @@ def build_network(config):
         UserError: an unknown model, or values it cannot work with; or it is no classifier.
     """
     if config.head:
-        raise UserError(f"model {config.head} on {config.name} is a segmenter, and this takes classifiers")
+        raise UserError(f"model {config.title} is a segmenter, and this takes classifiers")
     if "features_only" in config.options:
         raise UserError("model.options.features_only leaves nothing to train or evaluate by; it is for create_model")
     try:
@@ -26,3 +27,23 @@ def build_network(config):
         )
     except ValueError as error:
         raise UserError(f"model {config.name}: {error}") from error
+
+
+def build_segmenter(config, **settings):
+    """Return the segmentation network of a `ModelConfig`, freshly initialised, see `Segmenter`.
+
+    Args:
+        settings: what `create_segmenter` takes besides, as `dropout`.
+
+    Raises:
+        UserError: an unknown head or model, or values they cannot work with.
+    """
+    try:
+        return create_segmenter(
+            *(config.head, config.name, config.num_classes, config.size, config.in_channels, config.drop_path_rate),
+            head_channels=config.head_channels,
+            **settings,
+            **config.options,
+        )
+    except ValueError as error:
+        raise UserError(f"model {config.title}: {error}") from error
