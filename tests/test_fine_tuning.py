@@ -148,9 +148,11 @@ def test_pretrained_with_another_head(name, tmp_path):
     save_weights(tmp_path / "a.ckpt", earlier, {"model": {"name": name}})
     network = build(name, seed=2)
     own = {p.name: p.asnumpy().copy() for p in network.get_parameters()}
-    line, classes = load_pretrained(network, tmp_path / "a.ckpt", FOUR)
+    loaded, classes = load_pretrained(network, tmp_path / "a.ckpt", FOUR)
     assert classes == FOUR
-    assert line == f"began with the weights of {tmp_path / 'a.ckpt'}, with a new head: 4 classes here, 7 there"
+    head = [f"{network.head_name}.weight", f"{network.head_name}.bias"]
+    assert loaded.new == loaded.left_over == head and {*loaded.loaded} == {*own} - {*head}
+    assert loaded.line == f"began with the weights of {tmp_path / 'a.ckpt'}, with a new head: 4 classes here, 7 there"
     theirs = {p.name: p.asnumpy() for p in earlier.get_parameters()}
     assert [p.name for p in network.get_parameters()] == list(own)
     for parameter in network.get_parameters():
@@ -175,12 +177,13 @@ def test_pretrained_is_strict_but_for_the_head(tmp_path):
     with pytest.raises(UserError, match="was written for acmix_swin_tiny"):
         load_pretrained(build("acmix_pvt_tiny", num_classes=3), path, FOUR)
     network = build("acmix_swin_tiny", num_classes=7, seed=5)
-    assert prepare_fine_tuning(network, task_with(pretrained=path), True) == []
-    lines = prepare_fine_tuning(network, task_with(pretrained=path, freeze="embed.* layer1.*"), False)
+    assert prepare_fine_tuning(network, task_with(pretrained=path), True) == ([], None)
+    lines, loaded = prepare_fine_tuning(network, task_with(pretrained=path, freeze="embed.* layer1.*"), False)
     assert lines == [
         f"began with the weights of {path}",
         f"froze 22 of {len(build('acmix_swin_tiny').trainable_params())} parameters",
     ]
+    assert not loaded.new and not loaded.left_over and len(loaded.loaded) == len([*network.get_parameters()])
     np.testing.assert_array_equal(
         network.head.weight.asnumpy(), build("acmix_swin_tiny", num_classes=7).head.weight.asnumpy()
     )
@@ -193,8 +196,8 @@ def test_pretrained_knows_its_classes_by_name(tmp_path):
     save_weights(tmp_path / "a.ckpt", earlier, {"model": {"name": "acmix_resnet26"}, **kept.to_record()})
     network = build(num_classes=4, seed=2)
     own = network.fc.weight.asnumpy().copy()
-    line, classes = load_pretrained(network, tmp_path / "a.ckpt", Classes(["w", "x", "y", "z"], ["W", "X", "Y", "Z"]))
-    assert "with a new head: 4 classes here, others there (class 'w'" in line and classes.folders == [
+    loaded, classes = load_pretrained(network, tmp_path / "a.ckpt", Classes(["w", "x", "y", "z"], ["W", "X", "Y", "Z"]))
+    assert "with a new head: 4 classes here, others there (class 'w'" in loaded.line and classes.folders == [
         "w",
         "x",
         "y",
@@ -203,6 +206,6 @@ def test_pretrained_knows_its_classes_by_name(tmp_path):
     np.testing.assert_array_equal(network.fc.weight.asnumpy(), own)
     np.testing.assert_array_equal(network.stem.conv.weight.asnumpy(), earlier.stem.conv.weight.asnumpy())
     for folders in (["a", "b", "c", "d"], ["Ameise", "Biene", "Hund", "Katze"]):
-        line, classes = load_pretrained(network, tmp_path / "a.ckpt", Classes(folders, ["ant", "bee", "cat", "dog"]))
-        assert "head" not in line and classes == kept
+        loaded, classes = load_pretrained(network, tmp_path / "a.ckpt", Classes(folders, ["ant", "bee", "cat", "dog"]))
+        assert "head" not in loaded.line and classes == kept
         np.testing.assert_array_equal(network.fc.weight.asnumpy(), earlier.fc.weight.asnumpy())

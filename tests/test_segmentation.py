@@ -28,6 +28,7 @@ from src.models import create_model
 from src.tasks import config_of, create_task
 from src.tasks.pixel_answers import SlidingWindows, WholeImages
 from src.tasks.pixel_judge import PixelJudge, confusion_of, scores
+from src.tasks.pretrained_backbone import load_backbone
 from src.training import trainer
 from src.training.checkpoint import save_weights
 from src.training.evaluate import evaluate, evaluate_checkpoint
@@ -259,18 +260,23 @@ def test_a_classifier_begins_a_segmenter(small, tmp_path):
     classifier = create_model("acmix_resnet26", num_classes=4, image_size=64, **options)
     save_weights(tmp_path / "a.ckpt", classifier, {})
     network = task.build()
-    line = task.load_pretrained(network, tmp_path / "a.ckpt")
+    loaded = task.load_pretrained(network, tmp_path / "a.ckpt")
     assert re.fullmatch(
         r"began with (\d+) weights of .*a\.ckpt; new here: \d+ \(head\..* and \d+ more\); "
         r"left over there: 2 \(backbone\.fc\.weight, backbone\.fc\.bias\)",
-        line,
+        loaded.line,
     )
+    assert {*loaded.loaded, *loaded.new} == {p.name for p in network.get_parameters() if not p.name.endswith("draws")}
+    assert all(name.startswith("head.") for name in loaded.new) and len(loaded.left_over) == 2
     theirs = {parameter.name: parameter.asnumpy() for parameter in classifier.get_parameters()}
     for name, value in ((p.name, p.asnumpy()) for p in network.backbone.get_parameters()):
         if not name.endswith("draws"):
             np.testing.assert_array_equal(value, theirs[name.removeprefix("backbone.")], err_msg=name)
     save_weights(tmp_path / "b.ckpt", task.build(), {})
-    assert "new here: none; left over there: none" in task.load_pretrained(network, tmp_path / "b.ckpt")
+    assert "new here: none; left over there: none" in task.load_pretrained(network, tmp_path / "b.ckpt").line
+    other = create_task(changed(small, model={"num_classes": 3})).build()
+    again = load_backbone(other, tmp_path / "b.ckpt")
+    assert again.new == again.left_over == ["head.classifier.linear.weight", "head.classifier.linear.bias"]
     save_weights(tmp_path / "c.ckpt", create_model("acmix_pvt_tiny", image_size=32, width=8), {})
     with pytest.raises(UserError, match="give a checkpoint of this backbone"):
         task.load_pretrained(network, tmp_path / "c.ckpt")

@@ -30,6 +30,7 @@ from src.training.curves import plot_curves
 from src.training.evaluate import evaluate
 from src.training.metrics import MetricsLog, read_metrics
 from src.training.monitor import Plan
+from src.training.pretrained import Loaded
 from src.training.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,6 +158,25 @@ def test_curves_are_drawn_from_any_metrics(tmp_path):
     assert (panels() != empty).any(axis=1).all()
 
 
+def test_what_a_run_began_with_is_listed(config):
+    """Protects from weights that were not loaded and nobody saw: three lists in the run's folder, which go with it."""
+    began = changed(config, finetune={"pretrained": "a.ckpt"}, train={"epochs": 1})
+    task = create_task(began)
+    task.load_pretrained = lambda network, path: Loaded(
+        f"began with {path}", ["conv.weight"], ["fc.weight"], ["x", "y"]
+    )
+    trainer.train(task, World())
+    file = Path(config.output_dir, "pretrained.txt")
+    expected = (
+        "began with a.ckpt||1 loaded|  conv.weight||1 new in this network|  fc.weight||2 left over in the file|  x|  y|"
+    )
+    assert file.read_text() == expected.replace("|", "\n")
+    trainer.train(create_task(changed(began, train={"epochs": 2})), World(), resume="auto")
+    assert file.exists()
+    trainer.train(create_task(changed(config, train={"epochs": 1})), World())
+    assert not file.exists() and (file.parent / "previous-1" / file.name).exists()
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -164,8 +184,8 @@ class Terminal(io.StringIO):
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch, capsys):
     """Protects both forms of progress; a log file gets plain lines without control codes."""
-    report = {"epoch": 3, "step": 15, "loss": 1.5, "lr": 0.1, "images_per_s": 123.4}
-    expected = "loss 1.5000  lr 0.10000  123.4 images/s  left 1:00:05"
+    report = {"epoch": 3, "step": 15, "loss": 1.5, "lr": 6.25e-6, "images_per_s": 123.4}
+    expected = "loss 1.5000  lr 6.25e-06  123.4 images/s  left 1:00:05"
     for screen in (None, Terminal()):
         with monkeypatch.context() as patch:
             if screen:

@@ -64,9 +64,9 @@ class Classification(Task):
             self.notes += notes
 
     def load_pretrained(self, network, path):
-        line, classes = load_pretrained(network, path, self.classes)
+        loaded, classes = load_pretrained(network, path, self.classes)
         self._number(classes, f"checkpoint {path}")
-        return line
+        return loaded
 
     def check(self, splits, world):
         check_data(self.config.data, splits, world, sum_over_workers)

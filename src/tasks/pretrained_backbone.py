@@ -8,6 +8,7 @@ from src.errors import UserError
 from src.models.image_size import resizers
 from src.ops.drop_path import random_state
 from src.training.checkpoint import read_checkpoint
+from src.training.pretrained import Loaded
 
 _BACKBONE = "backbone."
 # What a training's checkpoint holds beside the network.
@@ -21,7 +22,7 @@ def load_backbone(network, path):
     that were not loaded are the usual reason for a low accuracy.
 
     Returns:
-        str: how many were loaded, which of the network are new, and which of the file are left over.
+        Loaded: which of the network's were loaded and which are new, and which of the file's are left over.
 
     Raises:
         UserError: nothing of the backbone is in the file, a weight of it has another shape, or as `read_checkpoint`.
@@ -31,15 +32,14 @@ def load_backbone(network, path):
     if not any(name.startswith(_BACKBONE) for name in parameters):
         parameters = {_BACKBONE + name: value for name, value in parameters.items()}
     tables, counters = resizers(network), random_state(network)
-    new, loaded = [], 0
+    loaded, new = [], []
     for own in network.get_parameters():
-        value = parameters.pop(own.name, None)
+        value = parameters.get(own.name)
         if value is not None and own.name in tables:
-            table = tables[own.name](value.asnumpy(), meta.get("model", {}).get("image_size"))
-            value = ms.Parameter(ms.Tensor(table))
+            value = _fitted(own.name, value, tables[own.name], meta, path)
         if value is not None and value.shape == own.shape:
             own.set_data(value)
-            loaded += 1
+            loaded.append(own.name)
         elif value is not None and own.name.startswith(_BACKBONE):
             raise UserError(
                 f"checkpoint {path} does not fit this backbone: {own.name} is {value.shape} there, {own.shape} here; "
@@ -48,11 +48,20 @@ def load_backbone(network, path):
         elif own.name not in counters:
             new.append(own.name)
     lacking = [name for name in new if name.startswith(_BACKBONE)]
-    if lacking and len(lacking) > loaded:
+    if lacking and len(lacking) > len(loaded):
         raise UserError(f"checkpoint {path} has no {_counted(lacking)}; give a checkpoint of this backbone")
-    return (
-        f"began with {loaded} weights of {path}; new here: {_counted(new)}; left over there: {_counted([*parameters])}"
-    )
+    left = [name for name in parameters if name not in {*loaded}]
+    line = f"began with {len(loaded)} weights of {path}; new here: {_counted(new)}; left over there: {_counted(left)}"
+    return Loaded(line, loaded, new, left)
+
+
+def _fitted(name, value, resize, meta, path):
+    """Return a table of positions brought to the size of the network's, as a Parameter."""
+    try:
+        table = resize(value.asnumpy(), meta.get("model", {}).get("image_size"))
+    except ValueError as error:
+        raise UserError(f"checkpoint {path} does not fit this backbone: {name}: {error}") from error
+    return ms.Parameter(ms.Tensor(table))
 
 
 def _counted(names):

@@ -5,7 +5,9 @@ from mindspore import Parameter, ops
 
 from src.data.classes import Classes
 from src.errors import UserError
+from src.ops.drop_path import random_state
 from src.training.checkpoint import load_weights, read_checkpoint
+from src.training.pretrained import Loaded
 
 
 def load_pretrained(network, path, classes):
@@ -14,7 +16,7 @@ def load_pretrained(network, path, classes):
     The same classes may have other numbers there: they keep those.
 
     Returns:
-        tuple: what was loaded, one line; and the classes in the order in which the head has them.
+        tuple: what was `Loaded`; and the classes in the order in which the head has them.
 
     Raises:
         UserError: as `load_weights`; all but the head has to fit.
@@ -32,7 +34,7 @@ def load_pretrained(network, path, classes):
             line = f"{new_head}, others there ({str(error).partition(';')[0]})"
         else:
             load_weights(network, path)
-            return line, classes if there.folders is None else there
+            return _loaded(network, line, {}), classes if there.folders is None else there
     else:
         line = f"{new_head}, {in_file.shape[0]} there"
     own = {"weight": head.weight, "bias": head.bias}
@@ -45,4 +47,13 @@ def load_pretrained(network, path, classes):
     finally:
         for name, parameter in own.items():
             setattr(head, name, parameter)
-    return line, classes
+    return _loaded(network, line, own), classes
+
+
+def _loaded(network, line, new):
+    """Return what was `Loaded`: all but the parameters that are `new`, of whose names there are others in the file."""
+    counters = random_state(network)
+    names = [parameter.name for parameter in network.get_parameters() if parameter.name not in counters]
+    head = {parameter.name for parameter in new.values()}
+    kept = [name for name in names if name in head]
+    return Loaded(line, [name for name in names if name not in head], kept, kept)

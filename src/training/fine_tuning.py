@@ -16,18 +16,19 @@ def prepare_fine_tuning(network, task, is_resumed):
         is_resumed (bool): the weights will come from a checkpoint of this very run.
 
     Returns:
-        list: what was done, a line each, for the log.
+        tuple: what was done, a line each, for the log; and what was `Loaded`, None without a checkpoint.
 
     Raises:
         UserError: a checkpoint that does not fit, a pattern that no parameter has, or nothing left to train.
     """
-    lines, config = [], task.config.finetune
+    lines, loaded, config = [], None, task.config.finetune
     if config.pretrained and not is_resumed:
-        lines.append(task.load_pretrained(network, config.pretrained))
+        loaded = task.load_pretrained(network, config.pretrained)
+        lines.append(loaded.line)
     patterns = config.freeze.split()
     if patterns:
         lines.append(freeze(network, patterns))
-    return lines
+    return lines, loaded
 
 
 def freeze(network, patterns):

@@ -37,7 +37,7 @@ class Progress:
         speed = "-" if report["images_per_s"] is None else f"{report['images_per_s']:.1f}"
         left = "-" if seconds_left is None else str(timedelta(seconds=round(seconds_left)))
         loss = "-" if report["loss"] is None else f"{report['loss']:.4f}"
-        values = f"loss {loss}  lr {report['lr']:.5f}  {speed} images/s  left {left}"
+        values = f"loss {loss}  lr {report['lr']:.4g}  {speed} images/s  left {left}"
         if self._bar:
             self._bar.set_postfix_str(values)
         else:

@@ -18,7 +18,7 @@ class Reports:
 
     Args:
         config (Config): the experiment.
-        folder (RunFolder): gets `metrics.jsonl`, `config.yaml` and `events.*`.
+        folder (RunFolder): gets `metrics.jsonl`, `config.yaml`, `events.*` and perhaps `pretrained.txt`.
         plan (Plan): epochs and steps of the whole training.
         told: an evaluation's numbers in words, see `Task.told`.
     """
@@ -27,8 +27,11 @@ class Reports:
         self.config, self.folder, self.told = config, folder, told
         self.progress = Progress(plan)
 
-    def begin(self, checkpoint, lines, state):
-        """Say `lines` and from where the run goes on, put an earlier one aside, and write down what this one is."""
+    def begin(self, checkpoint, lines, state, loaded=None):
+        """Say `lines` and from where the run goes on, put an earlier one aside, and write down what this one is.
+
+        `loaded` is what it began with (`Loaded`), if it does begin.
+        """
         say = self.progress.say
         for line in lines:
             say(line)
@@ -37,6 +40,10 @@ class Reports:
         if checkpoint not in self.folder.kept and (aside := self.folder.set_earlier_run_aside()):
             say(f"moved the earlier run in {self.folder.path} to {aside}; --resume auto would have continued it")
         save_config(self.config, self.folder.config)
+        if loaded:
+            loaded.write(self.folder.pretrained)
+        elif not checkpoint:
+            self.folder.pretrained.unlink(missing_ok=True)
         self.metrics = MetricsLog(self.folder.metrics, state["epoch"], state["step"])
         self.events = EventsWriter(str(self.folder.path / "events"))
         # Tells TensorBoard that what an earlier file says of steps from here on is void.

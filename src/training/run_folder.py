@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The output folder of a run: `config.yaml metrics.jsonl last.ckpt last-1.ckpt best.ckpt curves.png events.*`."""
+"""The output folder of a run: `config.yaml metrics.jsonl last.ckpt last-1.ckpt best.ckpt curves.png events.*`.
+
+Where it began with weights of another training there is `pretrained.txt`, too: which of them it took.
+"""
 
 import fcntl
 import itertools
@@ -27,6 +30,7 @@ class RunFolder:
         self.last = self.path / "last.ckpt"
         self.best = self.path / "best.ckpt"
         self.curves = self.path / "curves.png"
+        self.pretrained = self.path / "pretrained.txt"
         self.kept = [self.last, *(self.path / f"last-{age}.ckpt" for age in range(1, keep))]
 
     @contextmanager
@@ -92,7 +96,8 @@ class RunFolder:
         aside = next(name for name in names if not name.exists())
         aside.mkdir()
         events = self.path.glob("events.*")
-        for file in (self.config, self.metrics, self.best, self.curves, *self.path.glob("last*.ckpt"), *events):
+        own = self.config, self.metrics, self.best, self.curves, self.pretrained
+        for file in (*own, *self.path.glob("last*.ckpt"), *events):
             if file.exists():
                 file.rename(aside / file.name)
         return aside

@@ -61,7 +61,7 @@ class Task:
         raise NotImplementedError
 
     def load_pretrained(self, network, path):
-        """Begin with the weights of another training as far as they fit; return a line on it.
+        """Begin with the weights of another training as far as they fit; return what was `Loaded`.
 
         Raises:
             UserError: they do not fit, or the file cannot be read.

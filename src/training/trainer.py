@@ -83,7 +83,7 @@ class Trainer:
         task.open_to_train()
         ms.set_seed(config.train.seed)
         self.network = task.build()
-        self.began = prepare_fine_tuning(self.network, task, bool(checkpoints))
+        self.began, self.loaded = prepare_fine_tuning(self.network, task, bool(checkpoints))
         self.plan = self.make_plan()
         recipe = config.optimizer
         self.optimizer = create_optimizer(self.network, recipe, self.plan.lrs, config.finetune.layer_decay)
@@ -131,7 +131,7 @@ class Trainer:
         is_first = self.world.rank == 0
         reports = Reports(self.config, self.folder, self.plan, self.task.told) if is_first else None
         if reports:
-            reports.begin(checkpoint, [*lines, *self.began, *self.task.notes], self.state)
+            reports.begin(checkpoint, [*lines, *self.began, *self.task.notes], self.state, self.loaded)
         unread = meta.get("unread", [])
         self.monitor = Monitor(self.config, self.plan, self.step, reports, self.state["step"], unread)
         last = self.plan.epochs
