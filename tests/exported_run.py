@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from src.config import load_config, save_config
+from src.tasks import create_task
 from src.training.checkpoint import save_weights
-from src.training.network import build_network
 
 CLASSES = [f"class {letter}" for letter in "abcdefghij"]
 CONFIG = """
@@ -17,12 +17,12 @@ scheduler: {warmup_epochs: 0}
 """
 
 
-def write_run(folder, *overrides, options="{stem: small, width: 8}"):
+def write_run(folder, *overrides, options="{stem: small, width: 8}", text=CONFIG, meta=None):
     """Write config.yaml and best.ckpt into `folder`, as a training leaves them, and return the `Config`."""
-    (folder / "start.yaml").write_text(CONFIG.replace("OPTIONS", options))
+    (folder / "start.yaml").write_text(text.replace("OPTIONS", options))
     config = load_config(folder / "start.yaml", ["--output_dir", str(folder), *overrides])
     ms.set_context(mode=ms.GRAPH_MODE)
-    network = build_network(config.model)
+    network = create_task(config).build()
     rng = np.random.default_rng(0)
     for parameter in network.get_parameters():
         # Freshly initialised logits are all bias: no test of what comes before them.
@@ -31,10 +31,10 @@ def write_run(folder, *overrides, options="{stem: small, width: 8}"):
             values *= 10 / np.sqrt(np.prod(parameter.shape[1:]))
         elif parameter.name.endswith(("gamma", "moving_variance", "alpha")):
             values = rng.uniform(0.5, 1.5, parameter.shape)
-        if not parameter.name.endswith("shift.weight"):
+        if not parameter.name.endswith(("shift.weight", "draws")):
             parameter.set_data(ms.Tensor(values.astype(np.float32)))
     save_config(config, folder / "config.yaml")
-    save_weights(folder / "best.ckpt", network, {})
+    save_weights(folder / "best.ckpt", network, meta or {})
     return config
 
 

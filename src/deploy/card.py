@@ -115,7 +115,7 @@ def _wrong(card):
             return f"preprocessing.mean has {count} numbers for {spec['in_channels']} channels"
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         return f"preprocessing cannot be used ({error})"
-    return deployment.wrong() or _wrong_ends(card, deployment)
+    return _wrong_ends(card, deployment) or deployment.wrong()
 
 
 def _wrong_ends(card, deployment):

@@ -60,9 +60,12 @@ def pooled(x, side):
 
 
 def _averaged(x, rows, columns):
-    """Average (B, C, h, w) by weights of its rows, (H, h), and of its columns, (W, w), to (B, C, H, W)."""
-    x = ops.matmul(x, columns.astype(x.dtype).swapaxes(0, 1))
-    return ops.matmul(rows.astype(x.dtype), x)
+    """Average (B, C, h, w) by weights of its rows, (h, H), and of its columns, (w, W), to (B, C, H, W).
+
+    Constants come second: as first factors OpenCV does not read them. Maps are transposed where they are small.
+    """
+    x = ops.matmul(x.swapaxes(2, 3), rows.astype(x.dtype)).swapaxes(2, 3)
+    return ops.matmul(x, columns.astype(x.dtype))
 
 
 # Tensors, and an answer, made while a graph is compiled.
@@ -75,19 +78,19 @@ def _asked_by_products():
 
 @ops.constexpr
 def _linear(old, new):
-    return Tensor(interpolation(old, new, linear).astype(np.float32))
+    return Tensor(interpolation(old, new, linear).T.astype(np.float32))
 
 
 @ops.constexpr
 def _nearest(old, new):
-    return Tensor(np.eye(old, dtype=np.float32)[np.arange(new) * old // new])
+    return Tensor(np.eye(old, dtype=np.float32)[np.arange(new) * old // new].T)
 
 
 @ops.constexpr
 def _cells(size, count):
-    """(count, size): the share of each pixel in the average of each cell."""
-    weights = np.zeros((count, size), np.float32)
+    """(size, count): the share of each pixel in the average of each cell."""
+    weights = np.zeros((size, count), np.float32)
     for cell in range(count):
         first, end = cell * size // count, -(-(cell + 1) * size // count)
-        weights[cell, first:end] = 1 / (end - first)
+        weights[first:end, cell] = 1 / (end - first)
     return Tensor(weights)

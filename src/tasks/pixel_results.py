@@ -61,7 +61,7 @@ def open_results(folder, arguments, labels, colours, first):
             mask.putpalette(values.tobytes())
             _save(mask, output / name)
         if arguments.overlay:
-            named = [(k, f"{labels[k]}  {percent:.1f} %") for k, percent in shares]
+            named = [(k, f"{labels[k]}  {percent:.2f} %") for k, percent in shares]
             _save(overlay(pixels, classes, named, colours), output / OVERLAYS / name)
         if arguments.json:
             areas = [{"label": labels[k], "percent": round(percent, 4)} for k, percent in shares]
