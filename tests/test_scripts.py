@@ -208,12 +208,16 @@ def test_what_ascend_needs(here, name, arguments):
 STEPS = ["train.py", "eval.py", "export.py", "infer.py"]
 
 
-def test_quickstart_steps():
-    """Protects the quick start's steps and their order, and that a dry run of it needs no environment."""
-    process = bash(SCRIPTS / "run_quickstart.sh", cwd="/", DRY_RUN=1)
+@pytest.mark.parametrize(
+    ("task", "name"), [((), "acmix_resnet_digits"), (("segmentation",), "fpn_acmix_resnet_scenes")]
+)
+def test_quickstart_steps(task, name):
+    """Protects the quick starts' steps and their order, and that a dry run of them needs no environment."""
+    process = bash(SCRIPTS / "run_quickstart.sh", *task, cwd="/", DRY_RUN=1)
     assert process.returncode == 0
     assert [command.split()[1] for command in commands(process)] == STEPS
-    assert "--resume auto" in commands(process)[0]
+    assert "--resume auto" in commands(process)[0] and all(name in command for command in commands(process))
+    assert Path(ROOT, "config", f"{name}.yaml").is_file()
     assert bash(SCRIPTS / "run_quickstart.sh", "now").returncode == 2
 
 

@@ -37,6 +37,12 @@ def scores(confusion):
         return 100 * right / (there + given - right), 100 * right / there
 
 
+def _all_of_one_class(confusion):
+    answer = np.zeros_like(confusion)
+    answer[:, confusion.sum(1).argmax()] = confusion.sum(1)
+    return answer
+
+
 class PixelJudge(Judge):
     """Adds up the confusion of the classes of all pixels that have one.
 
@@ -50,7 +56,8 @@ class PixelJudge(Judge):
         flip (bool): whether each image is judged flipped too.
 
     `result` has miou and macc, the means of IoU and accuracy over the classes that there are (of IoU: or that were
-    given), aacc, the accuracy of all pixels, in percent, samples, images, and sizes, how many the graph of a worker was
+    given), aacc, the accuracy of all pixels, and trivial, the miou of an answer that takes every pixel for the most
+    frequent class, in percent, samples, images, and sizes, how many the graph of a worker was
     compiled for at most.
     """
 
@@ -92,6 +99,7 @@ class PixelJudge(Judge):
             "miou": float(np.nanmean(iou)),
             "macc": float(np.nanmean(accuracy)),
             "aacc": float(100 * confusion.diagonal().sum() / max(confusion.sum(), 1)),
+            "trivial": float(np.nanmean(scores(_all_of_one_class(confusion))[0])),
             "samples": samples,
             "sizes": int(counts[:, 1].max()),
         }

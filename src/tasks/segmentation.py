@@ -134,4 +134,5 @@ class Segmentation(Task):
 
     def told(self, result):
         sizes = f"{result['sizes']} image size{'s' * (result['sizes'] != 1)} compiled"
-        return f"mIoU {result['miou']:.2f} %  mAcc {result['macc']:.2f} %  aAcc {result['aacc']:.2f} %  ({sizes})"
+        miou = f"{result['miou']:.2f} % (all of one class: {result['trivial']:.2f} %)"
+        return f"mIoU {miou}  mAcc {result['macc']:.2f} %  aAcc {result['aacc']:.2f} %  ({sizes})"
