@@ -148,15 +148,14 @@ def _global(cell, x, projected, place):
     attention, reduction = cell.attention, cell.qkv.reduction
     query, key_value, grid = projected
     y, x = _pixel(place, grid)
-    before = query.shape[1] - grid[0] * grid[1]
-    channels = np.arange(0, query.shape[2], attention.head_channels)
+    before = query.shape[3] - grid[0] * grid[1]
+    channels = np.arange(0, query.shape[1], attention.head_channels)
     with _without(attention, "projection"):
-        place = (0, before + y * grid[1] + x, channels)
-        weights = _gradient(lambda values: attention((query, values, grid)), key_value, place)[
-            :, query.shape[2] + channels
-        ]
+        place = (0, channels, 0, before + y * grid[1] + x)
+        weights = _gradient(lambda values: attention((query, values, grid)), key_value, place)
+    weights = weights[query.shape[1] + channels, 0]
     # Of a class token only the image is shown.
-    return weights[before:].T.reshape(-1, grid[0] // reduction, grid[1] // reduction), (y, x), grid
+    return weights[:, before:].reshape(-1, grid[0] // reduction, grid[1] // reduction), (y, x), grid
 
 
 _FORMS = {

@@ -17,75 +17,88 @@ from functools import cached_property
 import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
+from mindspore.common.initializer import TruncatedNormal
 
 from src.ops.acmix import ConvolutionPath, Mix
 from src.ops.fused import FusedReducedConvolution, TwoForms
 
 
 class ReducedProjection(nn.Cell):
-    """Stage I: tokens (B, t + H*W, C) and (H, W) -> query (B, t + H*W, C), key and value (B, M, 2C), and (H, W).
+    """Stage I: tokens (B, T, C) and (H, W) -> query (B, C, 1, T), key and value (B, 2C, 1, M), and (H, W).
 
-    M is (H // r) * (W // r) for a reduction by r > 1, and t + H*W for r = 1.
+    T is t + H*W; M is (H // r) * (W // r) for a reduction by r > 1, and T for r = 1. Channels come before places, as
+    the convolution reads them.
     """
 
     def __init__(self, channels, reduction):
         super().__init__()
         self.reduction = reduction
-        self.query = nn.Dense(channels, channels)
-        self.key_value = nn.Dense(channels, 2 * channels)
+        self.query = _pointwise(channels, channels)
+        self.key_value = _pointwise(channels, 2 * channels)
         if reduction > 1:
             self.reduce = nn.Conv2d(channels, channels, reduction, reduction, pad_mode="valid", has_bias=True)
             self.norm = nn.LayerNorm((channels,), epsilon=1e-5)
 
     def construct(self, tokens_and_grid):
         tokens, grid = tokens_and_grid
-        query = self.query(tokens)
+        maps = in_a_row(tokens)
+        query = self.query(maps)
         if self.reduction > 1:
-            batch, _, channels = tokens.shape
-            maps = self.reduce(tokens.transpose(0, 2, 1).reshape(batch, channels, *grid))
-            tokens = self.norm(maps.reshape(batch, channels, -1).transpose(0, 2, 1))
-        return query, self.key_value(tokens), grid
+            batch, channels = maps.shape[:2]
+            maps = self.reduce(maps.reshape(batch, channels, *grid))
+            maps = in_a_row(self.norm(maps.reshape(batch, channels, -1).transpose(0, 2, 1)))
+        return query, self.key_value(maps), grid
+
+
+def _pointwise(in_channels, out_channels):
+    return nn.Conv2d(in_channels, out_channels, 1, has_bias=True, weight_init=TruncatedNormal(0.02), bias_init="zeros")
+
+
+def in_a_row(tokens):
+    """Tokens (B, T, C) -> a map of one row of them, (B, C, 1, T)."""
+    return tokens.transpose(0, 2, 1).expand_dims(2)
 
 
 class HeadAttention(nn.Cell):
-    """softmax(query @ key^T) @ value: key and value (B, 2N, M, d), scaled query (B, N, L, d) -> (B, N, L, d)."""
+    """value @ softmax(query^T @ key / sqrt(d))^T: key and value (B, 2N, d, M), query (B, N, d, L) -> (B, N, d, L)."""
 
     def __init__(self):
         super().__init__()
-        self.matmul = ops.BatchMatMul()
+        # Channels stay before places: the flags spare the transposes.
+        self.transposed_matmul = ops.BatchMatMul(transpose_a=True)
         self.matmul_transposed = ops.BatchMatMul(transpose_b=True)
         self.softmax = ops.Softmax(-1)
         self.split = ops.Split(1, 2)
 
     def construct(self, key_value, query):
         key, value = self.split(key_value)
-        weights = self.softmax(self.matmul_transposed(query, key).astype(mstype.float32))
-        return self.matmul(weights.astype(query.dtype), value)
+        # Keys are the fewer: scaling them takes less than scaling queries.
+        weights = self.softmax(self.transposed_matmul(query, key * key.shape[2] ** -0.5).astype(mstype.float32))
+        return self.matmul_transposed(value, weights.astype(query.dtype))
 
     def multiply_adds(self, input_shape, output_shape):
         """Of the weights and their use on the values."""
-        batch, heads, length, channels = output_shape
-        return 2 * batch * heads * length * input_shape[2] * channels
+        batch, heads, channels, length = output_shape
+        return 2 * batch * heads * length * input_shape[3] * channels
 
 
 class GlobalAttention(nn.Cell):
-    """Stage II of attention, every query over all keys: what `ReducedProjection` gives -> (B, t + H*W, C)."""
+    """Stage II of attention, every query over all keys: what `ReducedProjection` gives -> (B, C, 1, T)."""
 
     def __init__(self, channels, heads):
         super().__init__()
         self.heads, self.head_channels = heads, channels // heads
         self.attend = HeadAttention()
-        self.projection = nn.Dense(channels, channels)
+        self.projection = _pointwise(channels, channels)
 
     def construct(self, projected):
         query, key_value, _ = projected
-        query = self.by_head(query * self.head_channels**-0.5)
-        out = self.attend(self.by_head(key_value), query)
-        return self.projection(out.transpose(0, 2, 1, 3).reshape(out.shape[0], out.shape[2], -1))
+        out = self.attend(self.by_head(key_value), self.by_head(query))
+        return self.projection(out.reshape(query.shape))
 
-    def by_head(self, tokens):
-        """(B, L, n * d) -> (B, n, L, d)."""
-        return tokens.reshape(*tokens.shape[:2], -1, self.head_channels).transpose(0, 2, 1, 3)
+    def by_head(self, maps):
+        """(B, n * d, 1, L) -> (B, n, d, L)."""
+        return maps.reshape(maps.shape[0], -1, self.head_channels, maps.shape[3])
 
 
 class FoldedConvolutionPath(ConvolutionPath):
@@ -122,7 +135,7 @@ class FoldedConvolutionPath(ConvolutionPath):
 
 
 class GridConvolution(TwoForms):
-    """Stage II of the convolution: what `ReducedProjection` gives -> (B, t + H*W, C)."""
+    """Stage II of the convolution: what `ReducedProjection` gives -> (B, C, 1, T)."""
 
     def __init__(self, channels, heads, reduction, kernel, shift):
         super().__init__()
@@ -138,16 +151,18 @@ class GridConvolution(TwoForms):
     def construct(self, projected):
         query, key_value, (height, width) = projected
         r = self.reduction
-        before = query.shape[1] - height * width
+        batch, channels, _, length = query.shape
+        before = length - height * width
         if before > 0:
-            query, key_value = query[:, before:], key_value[:, before:]
-        query, key_value = self.maps(query, height, width), self.maps(key_value, height // r, width // r)
+            query, key_value = query[..., before:], key_value[..., before:]
+        query = query.reshape(batch, channels, height, width)
+        key_value = key_value.reshape(batch, 2 * channels, height // r, width // r)
         maps = self.fused(query, key_value) if self.is_fused else self.portable(query, key_value)
-        tokens = maps.reshape(*maps.shape[:2], height * width).transpose(0, 2, 1)
+        maps = maps.reshape(batch, channels, 1, height * width)
         if before > 0:
-            mean = ops.tile(tokens.mean(1, keep_dims=True), (1, before, 1))
-            tokens = ops.concat((mean, tokens), 1)
-        return tokens
+            mean = ops.tile(maps.mean(3, keep_dims=True), (1, 1, 1, before))
+            maps = ops.concat((mean, maps), 3)
+        return maps
 
     def fused(self, query, key_value):
         """Reduced keys and values are read where they lie."""
@@ -172,10 +187,6 @@ class GridConvolution(TwoForms):
         if height % r > 0:
             maps = ops.concat([maps] + [maps[:, :, -1:]] * (height % r), 2)
         return maps
-
-    def maps(self, tokens, height, width):
-        """(B, H*W, C) -> (B, C, H, W)."""
-        return tokens.transpose(0, 2, 1).reshape(tokens.shape[0], tokens.shape[2], height, width)
 
 
 class SpatialReductionAttention(Mix):
@@ -205,3 +216,7 @@ class SpatialReductionAttention(Mix):
             GridConvolution(channels, heads, reduction, kernel_conv, shift),
             paths,
         )
+
+    def construct(self, x):
+        out = super().construct(x)
+        return out.reshape(*out.shape[:2], -1).transpose(0, 2, 1)

@@ -11,7 +11,6 @@ from mindspore import dtype as mstype
 
 from src.deploy.folding.norms import array, tensor
 from src.ops.neighbourhood import OUTSIDE, window_blocks
-from src.ops.spatial_reduction_attention import HeadAttention
 from src.ops.window_attention import roll_mask
 
 # What a key of a block costs, in numbers copied, whatever its length: onnxruntime copies row by row.
@@ -142,6 +141,8 @@ class FoldedWindowAttention(nn.Cell):
 class FoldedGlobalAttention(nn.Cell):
     """`GlobalAttention` of a query that comes scaled.
 
+    Places come before channels: onnxruntime is slow at products whose first factor is transposed.
+
     Args:
         attention (GlobalAttention): whose sizes to take.
         projection (nn.Cell): in place of its output projection.
@@ -150,17 +151,22 @@ class FoldedGlobalAttention(nn.Cell):
     def __init__(self, attention, projection):
         super().__init__()
         self.head_channels = attention.head_channels
-        self.attend = HeadAttention()
         self.projection = projection
+        self.matmul = ops.BatchMatMul()
+        self.softmax = ops.Softmax(-1)
 
     def construct(self, projected):
         query, key_value, _ = projected
-        out = self.attend(self.by_head(key_value), self.by_head(query))
-        return self.projection(out.transpose(0, 2, 1, 3).reshape(query.shape))
+        channels = query.shape[1]
+        key = self.by_head(key_value[:, :channels])
+        value = self.by_head(key_value[:, channels:]).transpose(0, 1, 3, 2)
+        weights = self.softmax(self.matmul(self.by_head(query).transpose(0, 1, 3, 2), key).astype(mstype.float32))
+        out = self.matmul(weights.astype(value.dtype), value).transpose(0, 1, 3, 2)
+        return self.projection(out.reshape(query.shape))
 
-    def by_head(self, tokens):
-        """(B, L, n * d) -> (B, n, L, d)."""
-        return tokens.reshape(*tokens.shape[:2], -1, self.head_channels).transpose(0, 2, 1, 3)
+    def by_head(self, maps):
+        """(B, n * d, 1, L) -> (B, n, d, L)."""
+        return maps.reshape(maps.shape[0], -1, self.head_channels, maps.shape[3])
 
 
 class PieceByPiece(nn.Cell):
