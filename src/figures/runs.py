@@ -23,7 +23,8 @@ def plot_runs(runs, png):
             evaluation = [line for line in lines if line["kind"] == "eval"]
             if not evaluation:
                 raise UserError(f"{metrics_jsonl} has no evaluation yet; train for an epoch first")
-            steps_per_epoch = evaluation[-1]["step"] / evaluation[-1]["epoch"]
+            # The last epoch may be a short one.
+            steps_per_epoch = max(line["step"] / line["epoch"] for line in evaluation)
             colour, best = f"C{number}", max(line["top1"] for line in evaluation)
             epochs = [line["epoch"] for line in evaluation]
             loss.plot(
