@@ -8,13 +8,19 @@ import sys
 import mindspore as ms
 import numpy as np
 import pytest
+from PIL import Image
 from shell import ROOT
 from tiny_training import changed
 
 from src.config import DataConfig
 from src.data import dataset
+from src.deploy.export import export_checkpoint
+from src.deploy.running.images import find_images
+from src.deploy.running.predict import open_predictor
 from src.device import World
+from src.errors import UserError
 from src.models import registry
+from src.tasks import TASKS, create_task
 from src.training import trainer
 from src.training.metrics import read_metrics
 
@@ -80,6 +86,37 @@ def test_the_table_of_folders_is_whole():
     """Protects the table: every folder of src is in it."""
     folders = {path.name for path in (ROOT / "src").iterdir() if path.is_dir() and not path.name.startswith("_")}
     assert folders <= set(re.findall(r"`src/(\w+)`", TEXT))
+
+
+def test_a_task_of_our_own_goes_outside(examples, config, tmp_path, monkeypatch, capsys):
+    """Protects `src/deploy` from knowing a task: it exports, quantises and runs what it has never heard of."""
+    monkeypatch.setitem(TASKS, config.task, examples.HalvesOutside)
+    config = changed(config, train={"epochs": 20}, data={"batch_size": 8, "mean": [0.0], "std": [1.0]})
+    trainer.train(create_task(config), World())
+    pixels = np.random.default_rng(1).integers(0, 256, (12, 8, 8), np.uint8)
+    for number, image in enumerate(pixels):
+        image[:, 4 * (number % 2) :][:, :4] //= 2
+        Image.fromarray(image).save(tmp_path / f"{number:02d}.png")
+    checkpoint, wishes = f"{config.output_dir}/best.ckpt", {"quantize": "int8", "calibration_dir": str(tmp_path)}
+    files = {**export_checkpoint(config, checkpoint, ["onnx", "mindir"], 5, preprocess=True)}
+    for path, card in files.items():
+        assert card["output"] == {"name": "logits", "shape": [5, 2], "dtype": "float32"}
+        assert card["labels"] == ["right", "left"]
+        predictor = open_predictor(path)
+        with predictor.deployment.open_results(tmp_path, None) as write:
+            for name, answer in predictor.answers(predictor.read(find_images(tmp_path))):
+                write(name, answer)
+        told = capsys.readouterr().out.splitlines()
+        assert [line.split("the ")[1] for line in told] == ["right half", "left half"] * 6
+    with pytest.raises(UserError, match="files of this task give logits; leave it out"):
+        export_checkpoint(config, checkpoint, ["onnx"], softmax=True)
+    monkeypatch.setattr(examples.HalvesOutside, "judge_file", refuse)
+    ((_, card),) = export_checkpoint(config, checkpoint, ["onnx"], **wishes).items()
+    assert card["int8"]["images"] == 12 and card["int8"]["agreement"] >= 90
+
+
+def refuse(*_):
+    raise UserError("no images")
 
 
 def test_a_task_of_thirty_lines_is_trained(examples, config):

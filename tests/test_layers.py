@@ -68,6 +68,12 @@ def test_a_layer_imports_only_what_lies_below_it(path):
         assert module.split(".")[0] not in {"train", "eval", "export", "infer", "scripts"}, f"{path} imports {module}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "src" / "deploy").rglob("*.py")), ids=lambda path: path.stem)
+def test_deployment_knows_no_task(path):
+    """It asks for a task by its name; what is of one task alone is said in `src/tasks`."""
+    assert not [module for module in imported_modules(path) if module.startswith("src.tasks.")]
+
+
 def test_no_module_is_many_ideas():
     """300 lines are a habit; beyond 400 a file is more than one idea."""
     lines = {path.name: len(path.read_text().splitlines()) for path in [*FILES, *ROOT.glob("*.py")]}
