@@ -64,12 +64,12 @@ def test_the_example_refuses_what_training_does(example, tmp_path, name):
 
 def test_commands_and_links_name_what_is_there():
     """A reader can follow each: scripts, configs and linked files exist, and the entry scripts know the options."""
-    sources = [ROOT / "export.py", ROOT / "eval.py", *(ROOT / "src").glob("*.py")]
+    sources = [*(ROOT / f"{name}.py" for name in ("export", "eval", "infer")), *(ROOT / "src").glob("*.py")]
     known = "".join(path.read_text() for path in sources)
     for line in "".join(blocks("bash")).splitlines():
         words = [word for word in shlex.split(line, comments=True) if "=" not in word]
         for word in words:
-            if re.match(r"(config|scripts|cpp_infer)\b", word) or word in ("export.py", "eval.py"):
+            if re.match(r"(config|scripts|cpp_infer)\b", word) or word in ("export.py", "eval.py", "infer.py"):
                 assert (ROOT / word).exists(), line
         if words[:1] == ["python"]:
             for option in (word for word in words if word.startswith("--")):
