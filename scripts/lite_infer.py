@@ -60,12 +60,14 @@ def read_card(model):
     try:
         with open(path, encoding="utf-8") as file:
             card = json.load(file)
+        if card.get("task", "classification") != "classification":
+            raise UserError(f"{path} is of task {card['task']}, and this classifies; give a classifier")
         spec = card["preprocessing"]
         _ = [card["input"][key] for key in ("name", "shape", "dtype")] + [card["output"]["name"], card["labels"]]
         _ = [spec[key] for key in ("image_size", "resize", "interpolation", "mean", "std", "in_channels")]
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror}); copy it too") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be used ({error!r}); export again") from error
     return card
 

@@ -124,6 +124,7 @@ def test_what_cannot_be_used_is_named(program, model, tmp_path):
 @pytest.mark.parametrize(
     ("change", "part"),
     [
+        ({"task": "segmentation"}, "task is segmentation, and this program classifies"),
         ({"labels": []}, "labels"),
         ({"labels": ["one"]}, "1 labels"),
         ({"labels": 3}, "array"),

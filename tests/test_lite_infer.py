@@ -145,6 +145,9 @@ def test_what_cannot_be_used_is_named(model, lite, monkeypatch, tmp_path):
         (tmp_path / "x.onnx.json").write_text(text)
         with pytest.raises(lite_infer.UserError, match=r"x\.onnx\.json"):
             lite_infer.read_card(str(tmp_path / "x.onnx"))
+    (tmp_path / "x.onnx.json").write_text('{"task": "segmentation"}')
+    with pytest.raises(lite_infer.UserError, match="is of task segmentation, and this classifies"):
+        lite_infer.read_card(str(tmp_path / "x.onnx"))
     (tmp_path / "x_lite.mindir").write_bytes(b"damaged")
     with pytest.raises(lite_infer.UserError, match=r"x_lite\.mindir"):
         lite_infer.LiteModel(str(tmp_path / "x_lite.mindir"), 1)

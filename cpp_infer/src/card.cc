@@ -15,6 +15,8 @@ void Check(bool right, const std::string &what) {
 }
 
 Card Parse(const nlohmann::json &json) {
+  const auto task = json.value("task", "classification");
+  Check(task == "classification", "task is " + task + ", and this program classifies");
   const auto &spec = json.at("preprocessing");
   Card card;
   // One number in the cards of earlier exports, which have no orientation.

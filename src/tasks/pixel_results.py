@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -88,14 +89,14 @@ def overlay(pixels, classes, named, colours):
         named (list): `(class, text)` of each line of the legend.
         colours (numpy.ndarray): uint8 (K, 3).
     """
-    blended = (1 - _OPACITY) * pixels + _OPACITY * colours[classes]
+    blended = cv2.addWeighted(pixels, 1 - _OPACITY, colours[classes], _OPACITY, 0)
     height, width = classes.shape
     line = min(max(height // 24, 14), 48)
     font = ImageFont.load_default(0.7 * line)
     longest = max(font.getlength(text) for _, text in named)
     size = width + int(longest) + 3 * line, max(height, (len(named) + 1) * line)
     picture = Image.new("RGB", size, "white")
-    picture.paste(Image.fromarray(blended.astype(np.uint8)))
+    picture.paste(Image.fromarray(blended))
     draw = ImageDraw.Draw(picture)
     for number, (k, text) in enumerate(named):
         left, top = width + line // 2, line // 2 + number * line
