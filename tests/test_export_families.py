@@ -145,7 +145,8 @@ def test_int8(tmp_path):
     assert path.name == "resnet26_32_b4_pixels_int8.onnx"
     quantizing = [f"{name} is not among its operators" for name in ("DequantizeLinear", "QuantizeLinear")]
     assert card["atc"] == {"reads": False, "why_not": quantizing}
-    assert set(card["int8"]) == {"images", "agreement", "before", "after"} and card["int8"]["images"] == 10
+    assert set(card["int8"]) == {"images", "agreement", "measure", "before", "after"} and card["int8"]["images"] == 10
+    assert card["int8"]["measure"] == "top-1"
     assert card["input"]["dtype"] == "uint8" and card["output"]["dtype"] == "float32"
     graph = onnx.load(path).graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
