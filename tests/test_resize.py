@@ -13,7 +13,7 @@ from golden_network import GOLDEN
 from mindspore import Tensor, nn, ops
 from mindspore.onnx import export
 
-from src.ops.resize import by_products, enlarged, pooled, resized
+from src.ops.resize import by_products, enlarged, pooled, resized, resized_with_classes_last
 
 CASES = json.loads((GOLDEN / "downstream" / "operators.json").read_text())["cases"]
 ARRAYS = np.load(GOLDEN / "downstream" / "operators.npz")
@@ -51,11 +51,16 @@ def judge(function, size, name, case, side):
         assert np.abs(got.asnumpy() - wanted).max() < 1e-6 * max(np.abs(wanted).max(), 1)
 
 
+def classes_first_again(x, size):
+    return resized_with_classes_last(x, size).transpose(2, 3, 1, 0)
+
+
 @pytest.mark.parametrize("case", CASES["resize"]["cases"])
 def test_bilinear(case):
-    """Larger, smaller, from one pixel, and by no whole factor."""
+    """Larger, smaller, from one pixel, and by no whole factor; also with the classes last, as the loss has them."""
     side, size = CASES["resize"]["cases"][case]
     judge(resized, tuple(size), "resize", case, side)
+    judge(classes_first_again, tuple(size), "resize", case, side)
     x, expected = Tensor(rule.make_input((2, 3, *side), 0, "op_resize")), ARRAYS[f"resize.y{case}"]
     with by_products():  # of exported files, which have no gradient
         # Nearer to float64 than the reference, whose places in float32 make up to 1.8e-6.

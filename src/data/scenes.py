@@ -160,7 +160,7 @@ class Scene:
         turn = cv2.getRotationMatrix2D((3.5, 3.5), self.random.uniform(-15, 15), side / 8)
         turn[:, 2] += np.array(centre) - 3.5
         ink = np.clip(cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_CUBIC), 0, 1)
-        strength = ink[..., None] ** 0.7 * self.random.uniform(0.7, 1.0)
+        strength = np.clip(2 * ink[..., None] - 0.3, 0, 1) * self.random.uniform(0.8, 1.0)
         colour = self.ink(self.pixels[ink > 0.4].mean() if (ink > 0.4).any() else 0)
         self.pixels = (self.pixels * (1 - strength) + colour * strength).astype(np.uint8)
         return label, ink > 0.4

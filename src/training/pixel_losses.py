@@ -4,7 +4,7 @@
 import mindspore as ms
 from mindspore import nn, ops
 
-from src.ops.resize import resized
+from src.ops.resize import resized_with_classes_last
 
 AVERAGES = ("all", "valid")
 
@@ -31,8 +31,9 @@ class PixelCrossEntropy(nn.Cell):
         self.ignore_label, self.over_all = ignore_label, average == "all"
 
     def construct(self, logits, label):
-        logits = resized(logits, label.shape[1:])
-        total = ops.cross_entropy(logits, label, ignore_index=self.ignore_label, reduction="sum")
+        logits = resized_with_classes_last(logits, label.shape[1:]).reshape(-1, logits.shape[1])
+        labels = label.transpose(2, 1, 0).reshape(-1)
+        total = ops.cross_entropy(logits, labels, ignore_index=self.ignore_label, reduction="sum")
         if self.over_all:
             return total / label.size
         count = ops.not_equal(label, self.ignore_label).astype(ms.float32).sum()
