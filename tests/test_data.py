@@ -13,6 +13,7 @@ from PIL import Image
 
 from src.config import DataConfig
 from src.data import create_dataset, load_image, preprocessing
+from src.data.image_folder import list_images
 from src.data.packing import Packing
 from src.errors import UserError
 
@@ -51,7 +52,7 @@ def test_odd_files_of_imagenet(tmp_path, form):
         path.write_bytes(cmyk_jpeg(image, form))
     else:
         image.convert({"PNG": "RGB", "palette": "P", "grey": "L"}[form]).save(path, "PNG")
-    list(Packing(tmp_path / "folder" / "train", tmp_path / "packed" / "train").run())
+    list(Packing(list_images(tmp_path / "folder" / "train"), tmp_path / "packed" / "train").run())
     rgb = Image.open(path).convert("RGB")
     expected = np.asarray(rgb).transpose(2, 0, 1)[:, :, 4:44] / 255
     twin = tmp_path / "twin" / "train" / "a" / "x.png"
@@ -102,7 +103,7 @@ def test_hidden_folders_and_other_files_are_passed_over(data, folder):
 def test_evaluation_counts_every_image_once(data, folder, workers, form):
     """Over all workers, more than images too, each image comes once, and only the last batch of a worker is short."""
     if form == "packed":
-        list(Packing(folder / "val", folder / "packed" / "val").run())
+        list(Packing(list_images(folder / "val"), folder / "packed" / "val").run())
         data = dataclasses.replace(data, data_dir=str(folder / "packed"))
     spec = preprocessing(data, 16, 3)
     expected = [load_image(path, spec) for path in sorted(folder.glob("val/*/*"))]

@@ -15,6 +15,7 @@ from data_folder import batches, epoch, photo
 from src.config import DataConfig
 from src.data import create_dataset, iterate, load_image, preprocessing
 from src.data.check_data import check_data, count_left_out
+from src.data.image_folder import list_images
 from src.data.packing import Packing
 from src.device import World
 from src.errors import UserError
@@ -207,7 +208,7 @@ def test_a_list_that_cannot_be_used(data, folder, tmp_path):
     blocked = dataclasses.replace(data, damaged_list=str(folder / "train" / "ant" / "0.JPEG" / "x"))
     with pytest.raises(UserError, match=r"cannot write data\.damaged_list"):
         check_data(blocked, ("val",), World(), alone)
-    list(Packing(folder / "train", tmp_path / "packed" / "train").run())
+    list(Packing(list_images(folder / "train"), tmp_path / "packed" / "train").run())
     check_data(dataclasses.replace(data, data_dir=str(tmp_path / "packed")), ("train",), World(), alone)
     (tmp_path / "some.txt").write_text("train/ant/0.JPEG\n")
     packed = dataclasses.replace(data, data_dir=str(tmp_path / "packed"), damaged_list=str(tmp_path / "some.txt"))

@@ -53,7 +53,7 @@ def refused_by_all(data, folder, tmp_path):
             with pytest.raises(UserError, match=rf"image {path} {message}"):
                 batches(dataclasses.replace(data, batch_size=1), 16, 3, split)
             with pytest.raises(UserError, match=rf"image {path} {message}"):
-                list(Packing(folder / split, tmp_path / "packed" / split).run())
+                list(Packing(list_images(folder / split), tmp_path / "packed" / split).run())
             with pytest.raises(UserError, match=rf"image {path} {message}"):
                 load_image(path, preprocessing(data, 16, 3))
         with pytest.raises(UserError, match=r"1 damaged image\(s\)"):
@@ -99,15 +99,15 @@ def test_kinds_of_files(data, folder, capfd):
     check_data(data, ("val",), World(), lambda values, world: values)
     said = capfd.readouterr().err
     assert line in said and "19/19 images" in said
-    packing = Packing(folder / "val", folder / "packed" / "val")
-    assert packing.notes == [line] and packing.images == 19
+    assert list_images(folder / "val").notes() == [line]
+    assert Packing(list_images(folder / "val"), folder / "packed" / "val").images == 19
 
 
 def test_webp_from_shards(data, folder):
     """A packed WebP file gives the pixels of the file."""
     path = folder / "val" / "ant" / "0.JPEG"
     photo(4).save(path, "WEBP")
-    list(Packing(folder / "val", folder / "packed" / "val").run())
+    list(Packing(list_images(folder / "val"), folder / "packed" / "val").run())
     expected = load_image(path, preprocessing(data, 16, 3))
     packed = dataclasses.replace(data, data_dir=str(folder / "packed"))
     np.testing.assert_array_equal(epoch(packed, 16, 3, "val")[0][0], expected)

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from src.data.pixel_folder import Labels, list_pairs
-from src.data.pixel_transforms import TrainPixels, aligned_size, distorted, scaled_size
+from src.data.image_files import UnusableImage
+from src.data.labels import Labels
+from src.data.pixel_folder import list_pairs
+from src.data.pixel_transforms import TrainPixels, aligned_size, distorted, normalised, padded, scaled_size
 from src.errors import UserError
 
 
@@ -37,7 +39,7 @@ def folders(tmp_path):
 
 
 def listed(folders):
-    return list_pairs(folders / "images", folders / "masks")
+    return list_pairs(folders / "images", folders / "masks", Labels(5))
 
 
 def test_pairs_are_found_by_their_names(folders):
@@ -76,11 +78,11 @@ def test_two_images_of_one_name_and_empty_folders(folders):
         listed(folders)
     (folders / "none").mkdir()
     with pytest.raises(UserError, match=r"none has no mask \(\.png\)"):
-        list_pairs(folders / "masks", folders / "none")
+        list_pairs(folders / "masks", folders / "none", Labels(5))
 
 
 @given(
-    values=st.lists(st.sampled_from([0, 1, 2, 150, 254, 255]), min_size=6, max_size=6),
+    values=st.lists(st.sampled_from([0, 1, 2, 150, 151, 254, 255]), min_size=6, max_size=6),
     reduce_zero_label=st.booleans(),
     mode=st.sampled_from(["L", "P"]),
 )
@@ -90,10 +92,11 @@ def test_labels_are_what_their_rule_says(values, reduce_zero_label, mode):
     labels = Labels(151 - reduce_zero_label, 255, reduce_zero_label)
     meant = [255 if v == 255 or (reduce_zero_label and v == 0) else int(v) - reduce_zero_label for v in values.flat]
     if max((v for v in meant if v != 255), default=0) >= labels.classes:
-        with pytest.raises(UserError, match=r"has the value 254 but the largest class is 150 .*mend the mask"):
-            labels.of(png(values, mode), "x.png", (2, 3))
+        worst = max(values[values != 255])
+        with pytest.raises(UnusableImage, match=rf"^has the value {worst} but the largest class is 150 .*mend the mask"):
+            labels.of(png(values, mode), (2, 3))
     else:
-        assert labels.of(png(values, mode), "x.png", (2, 3)).ravel().tolist() == meant
+        assert labels.of(png(values, mode), (2, 3)).ravel().tolist() == meant
 
 
 @pytest.mark.parametrize(
@@ -107,14 +110,14 @@ def test_labels_are_what_their_rule_says(values, reduce_zero_label, mode):
     ],
 )
 def test_masks_that_are_none(content, named):
-    with pytest.raises(UserError, match=f"^mask x.png {named}"):
-        Labels(5).of(content, "x.png", (2, 3))
+    with pytest.raises(UnusableImage, match=f"^{named}"):
+        Labels(5).of(content, (2, 3))
 
 
 def test_binary_masks_of_one_bit():
     """White is 1, not 255, which would be ignored everywhere."""
     values = np.array([[True, False, True]])
-    assert Labels(2).of(png(values), "x.png", (1, 3)).tolist() == [[1, 0, 1]]
+    assert Labels(2).of(png(values), (1, 3)).tolist() == [[1, 0, 1]]
 
 
 sides = st.integers(1, 3000)
@@ -143,14 +146,27 @@ def checked(height, width):
 
 @given(height=st.integers(20, 90), width=st.integers(20, 90), position=st.integers(0, 1000))
 def test_image_and_mask_stay_together(height, width, position):
-    """Protects what is learned: whatever is scaled, cut, mirrored and padded, a pixel keeps its own class."""
+    """Protects what is learned: whatever is scaled, cut and mirrored, a pixel keeps its own class."""
     pixels, labels = checked(height, width)
-    pixels, labels, is_image = training()(pixels, labels, position)
-    assert pixels.shape == (48, 40, 3) and labels.shape == is_image.shape == (48, 40)
-    assert (labels[~is_image] == 255).all() and not pixels[~is_image].any()
+    pixels, labels = training()(pixels, labels, position)
+    assert pixels.shape == (*labels.shape, 3) and labels.shape[0] <= 48 and labels.shape[1] <= 40
     # Between squares the image is blended, and the mask is not.
-    same = np.abs(pixels[is_image][:, 0].astype(int) - 36 * labels[is_image].astype(int)) < 18
+    same = np.abs(pixels[..., 0].astype(int) - 36 * labels.astype(int)) < 18
     assert same.mean() > 0.75
+
+
+def test_normalisation_and_padding():
+    """Every value to the bit as its formula says, float32; around it nothing, and no class."""
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)[:, :, ::-1] + np.uint8([0, 7, 99])
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    image = normalised(pixels, mean, std, (18, 20))
+    expected = (pixels - 255 * np.float32(mean)) / (255 * np.float32(std))
+    np.testing.assert_array_equal(image[:, :16, :16], expected.transpose(2, 0, 1))
+    assert image.dtype == np.float32 and not image[:, 16:].any() and not image[..., 16:].any()
+    np.testing.assert_array_equal(normalised(pixels, mean, std), image[:, :16, :16])
+    labels = padded(pixels[..., 0], (18, 20), 254)
+    np.testing.assert_array_equal(labels[:16, :16], pixels[..., 0])
+    assert labels.dtype == np.int32 and (labels[16:] == 254).all() and (labels[:, 16:] == 254).all()
 
 
 def test_the_same_seed_and_position_give_the_same():
@@ -197,7 +213,15 @@ def test_distortion_changes_colours_as_published():
     np.testing.assert_array_equal(distorted(pixels, Drawn(0.1, 20.0, no, no, no, no)), pixels + 20)
     brighter = np.clip(pixels * np.float32(1.5), 0, 255).astype(np.uint8)
     np.testing.assert_array_equal(distorted(pixels, Drawn(no, 0.1, 0.1, 1.5, no, no)), brighter)
-    turned = cv2.cvtColor(distorted(pixels, Drawn(no, no, no, 0.1, 10, no)), cv2.COLOR_RGB2HSV).astype(int)
     before = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV).astype(int)
+    # By OpenCV's own arithmetic on hue and saturation, to the bit.
+    for drawn, channel, values in (
+        ((no, no, 0.1, 1.5, no, no), 1, np.minimum(before[..., 1] * 1.5, 255)),
+        ((no, no, no, 0.1, -10, no), 0, (before[..., 0] - 10) % 180),
+    ):
+        hues = before.astype(np.uint8)
+        hues[..., channel] = values
+        np.testing.assert_array_equal(distorted(pixels, Drawn(*drawn)), cv2.cvtColor(hues, cv2.COLOR_HSV2RGB))
+    turned = cv2.cvtColor(distorted(pixels, Drawn(no, no, no, 0.1, 10, no)), cv2.COLOR_RGB2HSV).astype(int)
     colourful = before[..., 1] > 60
     assert (np.abs((turned - before)[colourful][:, 0] % 180 - 10) <= 2).all()

@@ -18,6 +18,7 @@ from scipy.io import savemat
 
 from src.config import DataConfig
 from src.data.class_names import name_classes
+from src.data.image_folder import list_images
 from src.data.imagenet import link_imagenet, read_development_kit
 from src.data.packing import Packing
 from src.errors import UserError
@@ -153,7 +154,7 @@ def test_counts_are_verified(tmp_path, truth, message):
 def test_names_stay_with_the_packed_form(parts):
     """Names are looked up beside the splits, whatever their form; a line without a tab is named."""
     out = prepare(parts)
-    list(Packing(out / "val", parts / "packed" / "val").run())
+    list(Packing(list_images(out / "val"), parts / "packed" / "val").run())
     shutil.copy(out / "class_names.txt", parts / "packed")
     data = DataConfig(data_dir=str(parts / "packed"))
     assert classes_of(data, "val").names == list(NAMES.values())

@@ -16,8 +16,8 @@ from src.data.damaged_list import write_damaged_list
 from src.data.dataset import decoding_threads, describe_turned
 from src.data.image_files import decode_file, read_file
 from src.data.image_folder import Split, list_split, split_name
+from src.data.packed_splits import PackedSplit
 from src.data.packing import check
-from src.data.records import PackedSplit
 from src.errors import UserError
 
 # Images given to the processes at once: few enough to show progress.
@@ -67,7 +67,7 @@ def _damaged(data, split, world, sum_over_workers):
     listed = list_split(dataclasses.replace(data, damaged_list=""), split)
     what = f"checking {split_name(data, split)}"
     if isinstance(listed, PackedSplit):
-        follow(check(listed), what, 0, listed.images)
+        follow(check(listed.records), what, 0, listed.images)
     if not isinstance(listed, Split):
         return []
     if world.rank == 0:

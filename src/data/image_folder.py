@@ -12,8 +12,18 @@ import numpy as np
 from src.data.cifar import FORMS, open_cifar
 from src.data.damaged_list import read_damaged_list
 from src.data.digits import write_digits
-from src.data.image_files import ENDINGS, count_others, describe_others, is_hidden, is_image, read_file, shown
-from src.data.records import MANIFEST, open_packed
+from src.data.image_files import (
+    ENDINGS,
+    count_others,
+    decode_file,
+    describe_others,
+    is_hidden,
+    is_image,
+    read_file,
+    shown,
+)
+from src.data.packed_splits import open_packed
+from src.data.records import is_packed, text_of
 from src.data.split import ImageSplit
 from src.errors import UserError
 
@@ -45,6 +55,10 @@ class Split(ImageSplit):
     def images(self):
         return len(self.files)
 
+    @property
+    def about(self):
+        return {"classes": self.classes}
+
     def path(self, position):
         return self.folder / os.fsdecode(self.files[position])
 
@@ -65,6 +79,17 @@ class Split(ImageSplit):
                     "--resume auto"
                 ) from error
             raise
+
+    def record(self, position):
+        """Return an image as `columns` say; `UserError` where it cannot be read or decoded."""
+        ((name, path),) = self.files_of(position)
+        content = read_file(path)
+        decode_file(path, content)
+        return {"file": text_of(name), "label": int(self.labels[position]), "image": content}
+
+    def files_of(self, position):
+        """Return the file of an image as [(name, path)], the name in bytes."""
+        return [(bytes(self.files[position]), self.path(position))]
 
     def names(self):
         """Return CLASS/IMAGE of all images, as text for paths."""
@@ -92,14 +117,14 @@ def list_split(data, split):
     """
     if not data.data_dir:
         raise UserError("no data folder given; add --data_dir DIR, or data.data_dir to the config")
-    if data.name == "digits":
-        write_digits(data.data_dir)
     name = split_name(data, split)
     folder = Path(data.data_dir, name)
+    if data.name == "digits" and not is_packed(folder):
+        write_digits(data.data_dir)
     damaged = read_damaged_list(data.damaged_list, name)
     if data.name in FORMS:
         listed = open_cifar(data.name, data.data_dir, name)
-    elif (folder / MANIFEST).is_file():
+    elif is_packed(folder):
         listed = open_packed(folder)
     else:
         return _without(list_images(folder), damaged)

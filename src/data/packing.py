@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packing a folder of images into MindRecord shards, and checking them (`records` reads them)."""
+"""Packing the files of a split into MindRecord shards, and checking them (`records` reads them)."""
 
 import dataclasses
 import hashlib
@@ -15,45 +15,38 @@ from pathlib import Path
 import mindspore.dataset as ds
 from mindspore.mindrecord import FileWriter
 
-from src.data.image_files import check_utf8, decode_file, read_file
-from src.data.image_folder import list_images
-from src.data.records import MANIFEST, PackedSplit, Shard, read_manifest
+from src.data.image_files import check_utf8
+from src.data.records import MANIFEST, Records, Shard, is_packed, read_manifest
 from src.errors import UserError
 
-SCHEMA = {"file": {"type": "string"}, "label": {"type": "int32"}, "image": {"type": "bytes"}}
 _ASIDE = ".packing-"
-# Images held in memory at once.
+# Records held in memory at once.
 _CHUNK = 64
 
 
 class Packing:
     """Packs one split shard by shard; what a stopped run has packed is kept.
 
-    A shard is written aside, read back, compared with the images and renamed; then the manifest counts it.
+    A shard is written aside, read back, compared with the files and renamed; then the manifest counts it.
 
     Args:
-        source: folder of class folders.
+        listed: what is packed, a split of files as `image_folder.Split` or `pixel_folder.PairSplit`. It has `folder`;
+            `images`, how many records it makes; `columns` and `about` of `Records`; `files_of(position)`, which a
+            record is made of; and `record(position)`, which reads and checks them.
         target: folder for the shards and the manifest.
         shard_size (int): images in a shard; None as in `target`, or 10,000.
 
     Attributes:
         images: how many there are.
-        notes: lines on what was passed over.
         packed: how many of them are in complete shards.
 
     Raises:
-        UserError: `source` cannot be packed, `target` was packed from other images or holds something else.
+        UserError: `target` was packed from other images or holds something else.
     """
 
-    def __init__(self, source, target, shard_size=None):
-        self._source, self._target = Path(source), check_utf8(target)
-        listed = list_images(self._source)
-        if listed.empty:
-            raise UserError(f"class folder {self._source / listed.empty[0]} has no image; fill or remove it")
-        self.notes = listed.notes()
-        files = list(zip(listed.names(), listed.labels.tolist()))
-        self.images = len(files)
-        earlier = read_manifest(target) if (self._target / MANIFEST).exists() else None
+    def __init__(self, listed, target, shard_size=None):
+        self._listed, self._target, self.images = listed, check_utf8(target), listed.images
+        earlier = read_manifest(target) if is_packed(self._target) else None
         if earlier and shard_size not in (None, earlier.shard_size):
             raise UserError(
                 f"{target} has {earlier.shard_size} images a shard; leave --shard_size out or give another --output_dir"
@@ -61,8 +54,8 @@ class Packing:
         if not earlier and self._target.exists() and any(not n.startswith(_ASIDE) for n in os.listdir(self._target)):
             raise UserError(f"{target} holds something else; give another --output_dir")
         shard_size = earlier.shard_size if earlier else shard_size or 10_000
-        self._parts = [files[start : start + shard_size] for start in range(0, len(files), shard_size)]
-        self._split = PackedSplit(self._target, listed.classes, self.images, shard_size, [])
+        self._parts = [range(self.images)[start : start + shard_size] for start in range(0, self.images, shard_size)]
+        self._records = Records(self._target, self.images, shard_size, [], listed.columns, listed.about)
         self._shards = {}
         if earlier:
             self._keep(earlier)
@@ -92,10 +85,10 @@ class Packing:
         parts = {_name(number): part for number, part in enumerate(self._parts)}
         for shard in earlier.shards:
             is_same = shard.file in parts and shard.listing == self._listing(parts[shard.file])
-            if not is_same or earlier.classes != self._split.classes:
+            if not is_same or (earlier.columns, earlier.about) != (self._records.columns, self._records.about):
                 raise UserError(
-                    f"{self._target} was packed from other images than {self._source} has now (see {shard.file}); "
-                    f"give another --output_dir or delete {self._target}"
+                    f"{self._target} was packed from other images than {self._listed.folder} has now (see "
+                    f"{shard.file}); give another --output_dir or delete {self._target}"
                 )
             if not earlier.lacks(shard):
                 self._shards[shard.file] = shard
@@ -105,7 +98,7 @@ class Packing:
             written = Path(aside, name)
             crc32 = yield from self._write(written, part)
             shard = Shard(name, len(part), written.stat().st_size, self._listing(part), crc32)
-            if _checksum(written, shard.images) != crc32:
+            if _checksum(written, shard.images, self._records.columns) != crc32:
                 raise UserError(f"{written} does not read back as it was written; check the disk of {self._target}")
             # The index first: where the data file is, the shard is whole.
             for path in (Path(f"{written}.db"), written):
@@ -118,20 +111,18 @@ class Packing:
 
     def _write(self, path, part):
         writer = FileWriter(str(path))
-        writer.add_schema(SCHEMA)
-        writer.add_index(["label"])
-        # A page holds at least one image; 32 MB is MindSpore's own size.
+        columns = self._records.columns
+        writer.add_schema({name: {"type": kind} for name, kind in columns.items()})
+        if numbers := [name for name, kind in columns.items() if kind == "int32"]:
+            writer.add_index(numbers)
+        # A page holds at least one record; 32 MB is MindSpore's own size.
         writer.set_page_size(1 << max(25, max(self._sizes(part)).bit_length()))
         crc32 = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(part), _CHUNK):
-                files = part[start : start + _CHUNK]
-                images = list(pool.map(_whole, [self._source / file for file, _ in files]))
-                records = [
-                    {"file": _text(file), "label": label, "image": image} for (file, label), image in zip(files, images)
-                ]
+                records = list(pool.map(self._listed.record, part[start : start + _CHUNK]))
                 for record in records:
-                    crc32 = _add_record(crc32, **record)
+                    crc32 = _add_record(crc32, record, columns)
                 writer.write_raw_data(records)
                 yield len(records)
         writer.commit()
@@ -147,27 +138,27 @@ class Packing:
             )
 
     def _sizes(self, part):
-        return [os.stat(self._source / file).st_size for file, _ in part]
+        return [sum(os.stat(path).st_size for _, path in self._listed.files_of(position)) for position in part]
 
     def _listing(self, part):
-        """Return the SHA-256 that tells whether images were added, removed or replaced."""
+        """Return the SHA-256 that tells whether files were added, removed or replaced."""
         digest = hashlib.sha256()
-        for (file, _), size in zip(part, self._sizes(part)):
-            digest.update(os.fsencode(file) + b"\0%d\n" % size)
+        for position in part:
+            for name, path in self._listed.files_of(position):
+                digest.update(name + b"\0%d\n" % os.stat(path).st_size)
         return digest.hexdigest()
 
     def _save_manifest(self):
         shards = [self._shards[name] for name in sorted(self._shards)]
-        content = dataclasses.asdict(dataclasses.replace(self._split, shards=shards))
-        del content["folder"]
+        content = dataclasses.replace(self._records, shards=shards).to_json()
         aside = self._target / f"{_ASIDE}{MANIFEST}"
         aside.write_text(json.dumps(content, indent=1) + "\n")
         _sync(aside)
         os.replace(aside, self._target / MANIFEST)
 
 
-def check(packed):
-    """Read every record of a `PackedSplit` and compare it with the images it was packed from, by checksum.
+def check(records):
+    """Read every one of some `Records` and compare it with the files it was packed from, by checksum.
 
     Yields how many images were read since the last time.
 
@@ -175,9 +166,9 @@ def check(packed):
         UserError: shards are damaged; names all of them.
     """
     damaged = []
-    for shard in packed.shards:
+    for shard in records.shards:
         try:
-            is_whole = _checksum(packed.folder / shard.file, shard.images) == shard.crc32
+            is_whole = _checksum(records.folder / shard.file, shard.images, records.columns) == shard.crc32
         except RuntimeError:
             is_whole = False
         if not is_whole:
@@ -185,29 +176,25 @@ def check(packed):
         yield shard.images
     if damaged:
         raise UserError(
-            f"damaged shards in {packed.folder}: {', '.join(damaged)}; delete them and pack again, only they are made"
+            f"damaged shards in {records.folder}: {', '.join(damaged)}; delete them and pack again, only they are made"
         )
 
 
-def _whole(path):
-    """Return the bytes of an image file that decodes."""
-    content = read_file(path)
-    decode_file(path, content)
-    return content
-
-
-def _checksum(path, images):
+def _checksum(path, images, columns):
     """Return the CRC-32 of the records of a shard, in their order; None where they are not `images` many."""
     crc32 = count = 0
-    records = ds.MindDataset(str(path), list(SCHEMA), shuffle=False)
+    records = ds.MindDataset(str(path), list(columns), shuffle=False)
     for record in records.create_dict_iterator(num_epochs=1, output_numpy=True):
-        crc32 = _add_record(crc32, str(record["file"]), int(record["label"]), record["image"])
+        crc32 = _add_record(crc32, record, columns)
         count += 1
     return crc32 if count == images else None
 
 
-def _add_record(crc32, file, label, image):
-    return zlib.crc32(image, zlib.crc32(f"{file}\0{label}\0".encode(), crc32))
+def _add_record(crc32, record, columns):
+    for name, kind in columns.items():
+        value = record[name] if kind == "bytes" else f"{record[name]}\0".encode()
+        crc32 = zlib.crc32(value, crc32)
+    return crc32
 
 
 @contextmanager
@@ -225,11 +212,6 @@ def _writing(folder):
 def _sync(path):
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
-
-
-def _text(file):
-    """Return a file name as MindRecord takes it: UTF-8."""
-    return os.fsencode(file).decode(errors="replace")
 
 
 def _name(number):

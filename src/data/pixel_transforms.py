@@ -2,16 +2,18 @@
 """From an image and its mask to the network's input and its labels, both always changed together.
 
 The steps are those of the published trainings on ADE20K (mmsegmentation): OpenCV resizes, images bilinearly, without
-averaging over the pixels that shrink into one, and masks by the nearest pixel.
+averaging over the pixels that shrink into one, and masks by the nearest pixel. What changes each value by itself is
+looked up in a table of the 256 there are: that is several times as fast, and the same to the bit.
 """
 
 import cv2
 import numpy as np
 
 # Crops that are drawn until one is not mostly of one class.
-_TRIES = 10
+TRIES = 10
 # How far colours are distorted, in grey levels, factors and degrees / 2, as OpenCV counts hues.
-_BRIGHTNESS, _FACTORS, _HUE = 32, (0.5, 1.5), 18
+BRIGHTNESS, FACTORS, HUE = 32, (0.5, 1.5), 18
+_VALUES = np.arange(256, dtype=np.uint8)
 
 
 def scaled_size(size, scale):
@@ -40,20 +42,20 @@ def resized_labels(labels, size):
 
 
 class TrainPixels:
-    """The training steps: scale, crop, flip, distort colours, pad. The same for a position, seed and epoch.
+    """The training steps: scale, crop, flip, distort colours. The same for a position, seed and epoch.
 
     Args:
-        size (tuple): (H, W) of the result.
+        size (tuple): (H, W), the most that the result has.
         scale (sequence): the longer and the shorter side that an image is made to fit into, pixels.
         scale_range (sequence): by a factor drawn from here.
-        most_of_one_class (float): share of a crop that a class may have, if `_TRIES` crops have a better one.
+        most_of_one_class (float): share of a crop that a class may have, if `TRIES` crops have a better one.
         hflip (float): probability of a flip.
         is_distorted (bool): whether brightness, contrast, saturation and hue are.
-        ignore_label (int): of pixels without a class, as the padding.
+        ignore_label (int): of pixels without a class.
         seed (sequence): of whole numbers.
 
-    Inputs: pixels uint8 (h, w, 3), labels uint8 (h, w), and the position of the image. Outputs: both, of `size`, and
-    the mask of the pixels that are of the image, bool (H, W).
+    Inputs: pixels uint8 (h, w, 3), labels uint8 (h, w), and the position of the image. Outputs: both, smaller than
+    `size` where the scaled image is.
     """
 
     def __init__(self, size, scale, scale_range, most_of_one_class, hflip, is_distorted, ignore_label, seed):
@@ -72,17 +74,14 @@ class TrainPixels:
             pixels, labels = pixels[:, ::-1], labels[:, ::-1]
         if self.is_distorted:
             pixels = distorted(pixels, random)
-        lacking = [(0, side - there) for side, there in zip(self.size, labels.shape)]
-        is_image = np.pad(np.ones(labels.shape, bool), lacking)
-        labels = np.pad(labels, lacking, constant_values=self.ignore_label)
-        return np.pad(pixels, [*lacking, (0, 0)]), labels, is_image
+        return pixels, labels
 
     def part(self, labels, random):
         """Return the rows and columns of a crop, as slices."""
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             top, left = (int(random.integers(max(there - side, 0) + 1)) for there, side in zip(labels.shape, self.size))
             rows, columns = slice(top, top + self.size[0]), slice(left, left + self.size[1])
-            counts = np.bincount(labels[rows, columns].ravel(), minlength=256)
+            counts = cv2.calcHist([labels[rows, columns]], [0], None, [256], [0, 256]).astype(np.int64)
             counts[self.ignore_label] = 0
             if (counts > 0).sum() > 1 and counts.max() < self.most_of_one_class * counts.sum():
                 break
@@ -92,34 +91,53 @@ class TrainPixels:
 def distorted(pixels, random):
     """Return pixels uint8 (h, w, 3) of other brightness, contrast, saturation and hue, each at even odds."""
     if random.random() < 0.5:
-        pixels = _changed(pixels, 1, random.uniform(-_BRIGHTNESS, _BRIGHTNESS))
+        pixels = cv2.LUT(pixels, _table(1, random.uniform(-BRIGHTNESS, BRIGHTNESS)))
     is_contrast_first = random.random() < 0.5
     if is_contrast_first:
         pixels = _contrasted(pixels, random)
     if random.random() < 0.5:
         hues = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
-        hues[..., 1] = _changed(hues[..., 1], random.uniform(*_FACTORS), 0)
+        _look_up(hues, 1, _table(random.uniform(*FACTORS)))
         pixels = cv2.cvtColor(hues, cv2.COLOR_HSV2RGB)
     if random.random() < 0.5:
         hues = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
-        hues[..., 0] = (hues[..., 0].astype(np.int32) + random.integers(-_HUE, _HUE)) % 180
+        _look_up(hues, 0, ((_VALUES.astype(np.int32) + random.integers(-HUE, HUE)) % 180).astype(np.uint8))
         pixels = cv2.cvtColor(hues, cv2.COLOR_HSV2RGB)
     return pixels if is_contrast_first else _contrasted(pixels, random)
 
 
 def _contrasted(pixels, random):
-    return _changed(pixels, random.uniform(*_FACTORS), 0) if random.random() < 0.5 else pixels
+    return cv2.LUT(pixels, _table(random.uniform(*FACTORS))) if random.random() < 0.5 else pixels
 
 
-def _changed(values, factor, offset):
-    return np.clip(values * np.float32(factor) + np.float32(offset), 0, 255).astype(np.uint8)
+def _table(factor, offset=0):
+    """Return what becomes of each value, uint8 (256,)."""
+    return np.clip(_VALUES * np.float32(factor) + np.float32(offset), 0, 255).astype(np.uint8)
 
 
-def normalised(pixels, mean, std):
-    """Return pixels uint8 (H, W, 3) as float32 (3, H, W).
+def _look_up(pixels, channel, table):
+    """Replace the values of one channel."""
+    cv2.insertChannel(cv2.LUT(cv2.extractChannel(pixels, channel), table), pixels, channel)
+
+
+def normalised(pixels, mean, std, size=None):
+    """Return pixels uint8 (h, w, 3) as float32 (3, H, W), zero around them.
 
     Args:
         mean, std (sequence): of each channel, pixels in 0..1.
+        size (tuple): (H, W), at least that of the pixels, which lie at the top left; None: the same.
     """
+    height, width = pixels.shape[:2]
     mean, std = (255 * np.asarray(numbers, np.float32) for numbers in (mean, std))
-    return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
+    image = np.zeros((3, *(size or (height, width))), np.float32)
+    for plane, channel, table in zip(image, cv2.split(pixels), ((_VALUES[:, None] - mean) / std).T):
+        plane[:height, :width] = cv2.LUT(channel, np.ascontiguousarray(table))
+    return image
+
+
+def padded(labels, size, ignore_label):
+    """Return labels uint8 (h, w) as int32 (H, W), `ignore_label` below them and on their right."""
+    height, width = labels.shape
+    whole = np.full(size, ignore_label, np.int32)
+    whole[:height, :width] = labels
+    return whole

@@ -2,7 +2,6 @@
 """From folders of images and masks to batches."""
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mindspore.dataset as ds
@@ -11,15 +10,37 @@ import numpy as np
 from src.cli import follow
 from src.data.class_colours import read_classes
 from src.data.dataset import decoding_threads, share_of_worker
-from src.data.image_files import UnusableImage, decode, shown
-from src.data.pixel_folder import Labels, list_pairs
-from src.data.pixel_transforms import TrainPixels, aligned_size, normalised, resized_image, scaled_size
+from src.data.image_folder import split_name
+from src.data.labels import Labels
+from src.data.packed_splits import PackedPairs, open_packed_pairs
+from src.data.packing import check
+from src.data.pixel_folder import list_pairs
+from src.data.pixel_transforms import TrainPixels, aligned_size, normalised, padded, resized_image, scaled_size
+from src.data.records import is_packed
 from src.data.scenes import write_scenes
 from src.errors import UserError
 
 
-def list_pixels(data, settings, split):
-    """Return the `PixelSplit` of a `DataConfig` and a `SegmentationConfig`.
+def list_pixels(config, split):
+    """Return a `PixelSplit` of a `Config`, whichever form it has.
+
+    Args:
+        split (str): "train" or "val".
+
+    Returns:
+        PairSplit; PackedPairs where the data folder has a folder of that name with a manifest.
+
+    Raises:
+        UserError: as `list_pixel_files` and `open_packed_pairs`.
+    """
+    data = config.data
+    if data.data_dir and is_packed(folder := Path(data.data_dir, split_name(data, split))):
+        return open_packed_pairs(folder, _labels(config), data.orientation)
+    return list_pixel_files(config, split)
+
+
+def list_pixel_files(config, split):
+    """Return the `PairSplit` of a `Config`.
 
     Args:
         split (str): "train" or "val".
@@ -27,6 +48,7 @@ def list_pixels(data, settings, split):
     Raises:
         UserError: as `list_pairs`, or there is no data folder.
     """
+    data, settings = config.data, config.segmentation
     if not data.data_dir:
         raise UserError("no data folder given; add --data_dir DIR, or data.data_dir to the config")
     if data.name == "scenes":
@@ -35,7 +57,13 @@ def list_pixels(data, settings, split):
         "train": (settings.train_images, settings.train_masks),
         "val": (settings.val_images, settings.val_masks),
     }[split]
-    return list_pairs(*(Path(data.data_dir, folder) for folder in folders))
+    paths = (Path(data.data_dir, folder) for folder in folders)
+    return list_pairs(*paths, _labels(config), data.orientation)
+
+
+def _labels(config):
+    settings = config.segmentation
+    return Labels(config.model.num_classes, settings.ignore_label, settings.reduce_zero_label)
 
 
 def class_names(data, settings, classes):
@@ -49,48 +77,28 @@ def class_names(data, settings, classes):
     return read_classes(Path(data.data_dir, settings.class_names), classes)[0]
 
 
-class Pair:
-    """The pixels and labels of an image, made of the bytes of two files.
+class TrainPair:
+    """The training step: decoding, then `TrainPixels`, then normalisation and padding."""
 
-    Args:
-        listed (PixelSplit): for messages.
-        labels (Labels): what the masks mean.
-        orientation (str): of `src.data.image_files.decode`.
-    """
-
-    def __init__(self, listed, labels, orientation):
-        self.listed, self.labels, self.orientation = listed, labels, orientation
-
-    def of(self, image, mask, position):
-        try:
-            pixels = np.asarray(decode(image.tobytes(), self.orientation)[0])
-        except UnusableImage as error:
-            raise UserError(f"image {shown(self.listed.path(position))} {error}") from error
-        return pixels, self.labels.of(mask.tobytes(), self.listed.mask_path(position), pixels.shape[:2])
-
-
-class TrainPair(Pair):
-    """The training step: `Pair`, then `TrainPixels`, then normalisation; the padding is zero after it."""
-
-    def __init__(self, listed, labels, data, train):
-        super().__init__(listed, labels, data.orientation)
-        self.train, self.mean, self.std = train, data.mean, data.std
+    def __init__(self, listed, data, train):
+        self.listed, self.train, self.mean, self.std = listed, train, data.mean, data.std
 
     def __call__(self, image, mask, position):
-        pixels, labels = self.of(image, mask, int(position))
-        pixels, labels, is_image = self.train(pixels, labels, int(position))
-        return normalised(pixels, self.mean, self.std) * is_image, labels.astype(np.int32)
+        pixels, labels = self.listed.decoded(image, mask, int(position))
+        pixels, labels = self.train(pixels, labels, int(position))
+        size, ignored = self.train.size, self.train.ignore_label
+        return normalised(pixels, self.mean, self.std, size), padded(labels, size, ignored)
 
 
-class EvaluationPair(Pair):
+class EvaluationPair:
     """The evaluation step: the whole image in each of `scales`, its sides multiples of `divisor`; then its labels."""
 
-    def __init__(self, listed, labels, data, scales, divisor):
-        super().__init__(listed, labels, data.orientation)
-        self.scales, self.divisor, self.mean, self.std = scales, divisor, data.mean, data.std
+    def __init__(self, listed, data, scales, divisor):
+        self.listed, self.scales, self.divisor = listed, scales, divisor
+        self.mean, self.std = data.mean, data.std
 
     def __call__(self, image, mask, position):
-        pixels, labels = self.of(image, mask, int(position))
+        pixels, labels = self.listed.decoded(image, mask, int(position))
         sizes = [aligned_size(scaled_size(labels.shape, scale), self.divisor) for scale in self.scales]
         images = [normalised(resized_image(pixels, size), self.mean, self.std) for size in sizes]
         return *images, labels.astype(np.int32)
@@ -110,17 +118,16 @@ def create_pixel_dataset(config, listed, split, world, epoch=0):
         UserError: too few training images for one batch for each worker.
     """
     data, settings, model = config.data, config.segmentation, config.model
-    labels = Labels(model.num_classes, settings.ignore_label, settings.reduce_zero_label)
     order = share_of_worker(listed, data.batch_size, split, world.rank, world.size, config.train.seed, epoch)
     if split == "train":
         train = TrainPixels(
             *(model.size, settings.scale, settings.scale_range, settings.most_of_one_class, data.hflip),
             *(settings.distortion, settings.ignore_label, (config.train.seed, epoch)),
         )
-        step, batch_size, images = TrainPair(listed, labels, data, train), data.batch_size, ["image"]
+        step, batch_size, images = TrainPair(listed, data, train), data.batch_size, ["image"]
     else:
         scales = [[side * factor for side in settings.scale] for factor in settings.eval_scales]
-        step, batch_size = EvaluationPair(listed, labels, data, scales, settings.divisor), 1
+        step, batch_size = EvaluationPair(listed, data, scales, settings.divisor), 1
         images = [f"image{number}" for number in range(len(scales))]
     threads = decoding_threads(data)
     ds.config.set_prefetch_size(4)
@@ -134,23 +141,27 @@ def create_pixel_dataset(config, listed, split, world, epoch=0):
 def check_pixels(config, listed, world):
     """Decode every image of this worker's share and its mask; print what is wrong with each, and return how many are.
 
+    Of packed ones every record is compared with what was packed before.
+
     Args:
         listed (PixelSplit): the images of all workers.
+
+    Raises:
+        UserError: shards are damaged.
     """
-    settings = config.segmentation
-    labels = Labels(config.model.num_classes, settings.ignore_label, settings.reduce_zero_label)
-    pair, problems = Pair(listed, labels, config.data.orientation), []
+    if isinstance(listed, PackedPairs):
+        follow(check(listed.records), f"checking {listed.folder}", 0, listed.images)
+    share, problems = range(world.rank, listed.images, world.size), []
 
-    def examine(position):
-        try:
-            pair.of(*listed.content(position))
-        except UserError as error:
-            problems.append(str(error))
-        return 1
+    def work():
+        rows = listed.problems(share, decoding_threads(config.data))
+        for (problem,) in rows.create_tuple_iterator(num_epochs=1, output_numpy=True):
+            problems.append(str(problem))
+            yield 1
 
-    share = range(world.rank, listed.images, world.size)
-    with ThreadPoolExecutor(decoding_threads(config.data)) as pool:
-        follow(pool.map(examine, share), f"looking at the images of {listed.folder}", 0, len(share))
-    for problem in sorted(problems):
+    if share:  # a worker beyond the images has none
+        follow(work(), f"looking at the images of {listed.folder}", 0, len(share))
+    problems = sorted(filter(None, problems))
+    for problem in problems:
         print(problem, file=sys.stderr)
     return len(problems)

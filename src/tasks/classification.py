@@ -2,14 +2,19 @@
 """Classification: which class an image as a whole is of."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
 from src.data.check_data import check_data
+from src.data.class_names import FILE
 from src.data.classes import Classes, classes_to_train, numbers_of_split
 from src.data.dataset import create_dataset
-from src.data.image_folder import list_split
+from src.data.digits import write_digits
+from src.data.image_folder import list_images, list_split
 from src.data.transforms import preprocessing
+from src.data.yardstick import CropByOpenCV
+from src.errors import UserError
 from src.tasks.class_deployment import ClassDeployment, class_labels, judge_of_file
 from src.tasks.class_judge import ClassJudge, EvaluationStep
 from src.tasks.pretrained_classes import load_pretrained
@@ -70,6 +75,21 @@ class Classification(Task):
 
     def check(self, splits, world):
         check_data(self.config.data, splits, world, sum_over_workers)
+
+    def list_files(self, split):
+        data = self.config.data
+        if data.name == "digits":
+            write_digits(data.data_dir)
+        listed = list_images(Path(data.data_dir, split))
+        if listed.empty:
+            raise UserError(f"class folder {listed.folder / listed.empty[0]} has no image; fill or remove it")
+        return listed
+
+    def files_beside(self):
+        return [FILE] if Path(self.config.data.data_dir, FILE).exists() else []
+
+    def yardstick(self):
+        return "OpenCV decode and crop", CropByOpenCV(self.config)
 
     def batches(self, split, world, epoch=0):
         config = self.config

@@ -7,8 +7,9 @@ import numpy as np
 
 from src.data.class_colours import palette, read_classes, to_text
 from src.data.classes import listed
-from src.data.pixels import check_pixels, class_names, create_pixel_dataset, list_pixels
+from src.data.pixels import check_pixels, class_names, create_pixel_dataset, list_pixel_files, list_pixels
 from src.data.windows import usual_stride
+from src.data.yardstick import PairByOpenCV
 from src.errors import UserError
 from src.image_size import sides
 from src.models.segmenter import HEADS
@@ -44,7 +45,7 @@ class Segmentation(Task):
 
     def _open(self, *splits):
         data, settings = self.config.data, self.config.segmentation
-        self.splits = {split: list_pixels(data, settings, split) for split in splits}
+        self.splits = {split: list_pixels(self.config, split) for split in splits}
         self.names = class_names(data, settings, self.config.model.num_classes)
         self.images = {split: listed.images for split, listed in self.splits.items()}
         self.notes = [line for listed in self.splits.values() for line in listed.notes()]
@@ -67,10 +68,21 @@ class Segmentation(Task):
     def check(self, splits, world):
         problems = 0
         for split in splits:
-            listed = list_pixels(self.config.data, self.config.segmentation, split)
-            problems += check_pixels(self.config, listed, world)
+            problems += check_pixels(self.config, list_pixels(self.config, split), world)
         if problems := int(sum_over_workers(np.array([problems], np.float32), world)[0]):
             raise UserError(f"{problems} image(s) or mask(s) cannot be used, named above; mend or remove them")
+
+    def list_files(self, split):
+        if split not in ("train", "val"):
+            raise UserError(f"split {split} is none of segmentation, which has train and val")
+        return list_pixel_files(self.config, split)
+
+    def files_beside(self):
+        class_names(self.config.data, self.config.segmentation, self.config.model.num_classes)
+        return [name for name in [self.config.segmentation.class_names] if name]
+
+    def yardstick(self):
+        return "OpenCV, the same steps", PairByOpenCV(self.config)
 
     def batches(self, split, world, epoch=0):
         return create_pixel_dataset(self.config, self.splits[split], split, world, epoch)

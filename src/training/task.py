@@ -87,6 +87,33 @@ class Task:
         """
         raise NotImplementedError
 
+    def list_files(self, split):
+        """List the files of a split of its own data set, to be packed (`src.data.packing.Packing`) or measured.
+
+        Args:
+            split (str): its name, or that of a folder, as the configuration or the data set has it.
+
+        Raises:
+            UserError: they cannot be listed.
+        """
+        raise NotImplementedError
+
+    def files_beside(self):
+        """Return the files, below the data folder, that packed images need beside them.
+
+        Raises:
+            UserError: one of them cannot be used.
+        """
+        return []
+
+    def yardstick(self):
+        """Return what plain OpenCV does to make an image to train with: its name, and a function.
+
+        The function takes what `list_files` returned and the position of an image. It is what the speed of `batches` is
+        measured against.
+        """
+        raise NotImplementedError
+
     def made_up(self, images):
         """Return a batch of so many images that nobody took, as arrays: to measure with."""
         raise NotImplementedError
