@@ -97,6 +97,9 @@ def test_batches_are_the_same_in_both_forms(config, tmp_path, split):
                     assert part.dtype == same.dtype
         made += sum(len(label) for *_, label in first)
     assert made == {"train": 4, "val": 3}[split]
+    # A set that writes itself is not written into its packed form.
+    create_task(changed(packed, data={"name": "scenes"})).open_to_train()
+    assert not (tmp_path / "packed" / "checksum.txt").exists()
     # A worker beyond the images has none, in either form.
     assert not batches(packed, "val", World(3, 4)) and not batches(config, "val", World(3, 4))
 
