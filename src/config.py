@@ -130,6 +130,9 @@ class SegmentationConfig:
     average: str = key("all", "loss over all pixels, as published, or over those with a class", one_of("all", "valid"))
     auxiliary_weight: float = key(0.4, "of upernet: share of its auxiliary head in the loss", at_least(0))
     dropout: float = key(0.1, "share of the channels left out before each classifier", below(0, 1))
+    init_std: float = key(
+        0.01, "of the classifiers' initial weights; 0.01, as published, is little without pretraining", between(1e-6, 1)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,37 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """A finished training of a segmenter to export, with images and masks: photographs of nothing, cut into classes."""
 
-from contextlib import contextmanager
-from functools import partial
-
 import cv2
 import numpy as np
-import pytest
 from exported_run import write_run
 from PIL import Image
 
 from src.data.class_colours import palette
-from src.models import segmenter
 
 NAMES, COLOURS = ["ant", "bee", "cat", "dog"], [None, "#ff8000", None, None]
 CONFIG = """
 task: segmentation
-model: {name: resnet26, head: fpn, num_classes: 4, image_size: [32, 64], options: OPTIONS}
+model: {name: resnet26, head: fpn, head_channels: 16, num_classes: 4, image_size: [32, 64], options: OPTIONS}
 data: {mean: [0.4, 0.5, 0.6], std: [0.2, 0.25, 0.3], num_workers: 2}
 segmentation: {scale: [32, 64], divisor: 32, class_names: class_names.txt}
 scheduler: {warmup_epochs: 0}
 """
 OPTIONS = "{stem: small, width: 8, depths: [1, 1, 1, 1]}"
-
-
-@contextmanager
-def narrow_heads():
-    """Within it heads have few channels: megabytes of weights take the time of a test."""
-    narrow = {"fpn": {"pyramid_channels": 16, "channels": 8}, "upernet": {"channels": 16}}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, (head, rules) in segmenter.HEADS.items():
-            patch.setitem(segmenter.HEADS, name, (partial(head, **narrow[name]), rules))
-        yield
 
 
 def write_segmenter(folder, *overrides, options=OPTIONS):

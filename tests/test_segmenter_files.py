@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from exported_run import opencv_logits
-from segmenter_run import COLOURS, NAMES, colours, narrow_heads, write_pairs, write_segmenter
+from segmenter_run import COLOURS, NAMES, colours, write_pairs, write_segmenter
 
 from src.config import load_config
 from src.data.class_colours import from_text
@@ -34,8 +34,7 @@ from src.training.evaluate import evaluate_checkpoint
 
 @pytest.fixture(scope="module", autouse=True)
 def narrow():
-    with narrow_heads():
-        yield
+    yield
 
 
 @pytest.fixture(scope="module")

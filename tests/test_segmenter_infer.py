@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from PIL import Image
-from segmenter_run import NAMES, colours, narrow_heads, write_pairs, write_segmenter
+from segmenter_run import NAMES, colours, write_pairs, write_segmenter
 
 import infer
 from src.deploy.export import export_checkpoint
@@ -26,9 +26,8 @@ def run(tmp_path_factory):
     """A run whose images are larger and smaller than its windows: its config and its ONNX file."""
     folder = tmp_path_factory.mktemp("run")
     write_pairs(folder / "data", [(90, 150), (60, 40), (20, 70)])
-    with narrow_heads():
-        config = write_segmenter(folder, "--data_dir", str(folder / "data"), "--segmentation.scale", "[48, 96]")
-        (path,) = export_checkpoint(config, folder / "best.ckpt", ["onnx"], None)
+    config = write_segmenter(folder, "--data_dir", str(folder / "data"), "--segmentation.scale", "[48, 96]")
+    (path,) = export_checkpoint(config, folder / "best.ckpt", ["onnx"], None)
     return config, path
 
 
@@ -87,11 +86,10 @@ def test_a_checkpoint_finds_the_same(run):
     ms.set_context(mode=ms.GRAPH_MODE)
     images = sorted(Path(config.data.data_dir, "images", "validation").iterdir())
     found = []
-    with narrow_heads():
-        for model in (path, Path(config.output_dir, "best.ckpt")):
-            predictor = open_predictor(model, batch_size=3)
-            found.append([answer[0] for _, answer in predictor.answers(predictor.read(images))])
-            assert predictor.deployment.labels == NAMES
+    for model in (path, Path(config.output_dir, "best.ckpt")):
+        predictor = open_predictor(model, batch_size=3)
+        found.append([answer[0] for _, answer in predictor.answers(predictor.read(images))])
+        assert predictor.deployment.labels == NAMES
     for one, two in zip(*found, strict=True):
         assert one.shape == two.shape and np.mean(one == two) > 0.999
 

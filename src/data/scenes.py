@@ -19,9 +19,10 @@ from src.errors import UserError
 
 COUNTS = {"training": 800, "validation": 200}
 SIDES = (128, 192)  # least and most pixels of a side, multiples of 16
-DIGITS = (1, 8)  # least and most in a scene that has some
-DIGIT_SIDES = (12, 96)
-CONTRAST = 60  # least difference of a digit from what it lies on, in grey levels
+DIGITS = (1, 5)  # least and most in a scene that has some
+DIGIT_SIDES = (32, 96)
+LIGHT = (0.2, 0.5)  # of the photographs: digits are lighter
+CONTRAST = 110  # by at least so many grey levels than what they lie on
 # Pixels around a digit that have no class, and the least part of one that has to be seen.
 BAND, SEEN = 2, 0.25
 EMPTY, CROWDED = 0.1, 0.05  # shares of scenes without a digit, and with a crowd of tiny ones
@@ -135,7 +136,7 @@ class Scene:
         top, left = (int(self.random.integers(there - side + 1)) for there, side in ((down, height), (across, width)))
         pixels = resized[top : top + height, left : left + width]
         pixels = pixels[:, ::-1] if self.random.random() < 0.5 else pixels
-        return np.clip(pixels * self.random.uniform(0.7, 1.2), 0, 255).astype(np.uint8)
+        return np.clip(pixels * self.random.uniform(*LIGHT), 0, 255).astype(np.uint8)
 
     def place(self, side):
         """Return the centre of a digit, (x, y), three quarters of it within the image."""
@@ -166,8 +167,8 @@ class Scene:
         return label, ink > 0.4
 
     def ink(self, beneath):
-        """Draw a colour at least `CONTRAST` lighter or darker than what it will lie on."""
-        while abs((colour := self.random.uniform(0, 255, 3)).mean() - beneath) < CONTRAST:
+        """Draw a colour at least `CONTRAST` lighter than what it will lie on."""
+        while (colour := self.random.uniform(0, 255, 3)).mean() < min(beneath + CONTRAST, 200):
             pass
         return colour
 

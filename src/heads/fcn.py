@@ -4,16 +4,15 @@
 from mindspore import nn
 
 from src.heads.convolution import OF_NORMS, ConvNormRelu
-from src.heads.pixel_classifier import DROPOUT, PixelClassifier
 
 
 class Fcn(nn.Cell):
-    """(B, in, h, w) -> logits (B, K, h, w)."""
+    """(B, in, h, w) -> logits (B, K, h, w); `classifier(channels)` makes its last layer."""
 
-    def __init__(self, in_channels, num_classes, *, channels, dropout=DROPOUT):
+    def __init__(self, in_channels, classifier, *, channels):
         super().__init__()
         self.convolution = ConvNormRelu(in_channels, channels, 3)
-        self.classifier = PixelClassifier(channels, num_classes, dropout)
+        self.classifier = classifier(channels)
 
     def construct(self, x):
         return self.classifier(self.convolution(x))

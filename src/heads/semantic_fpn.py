@@ -5,7 +5,6 @@ from mindspore import nn
 
 from src.heads.convolution import OF_NORMS, ConvNormRelu
 from src.heads.feature_pyramid import FeaturePyramid
-from src.heads.pixel_classifier import DROPOUT, PixelClassifier
 from src.ops.resize import resized
 
 
@@ -31,18 +30,17 @@ class SemanticFpn(nn.Cell):
 
     Args:
         in_channels (sequence): of the four maps, each half as large as the one before.
-        num_classes (int): K.
+        classifier: `classifier(channels)` makes the last layer, to K classes.
         channels (int): of the feature pyramid; what is added has half of them.
-        dropout (float): share of the channels that training leaves out before the classifier.
 
     Inputs: a tuple of maps (B, in, h, w). Outputs: logits (B, K, h, w) of the first map's size.
     """
 
-    def __init__(self, in_channels, num_classes, *, channels=256, dropout=DROPOUT):
+    def __init__(self, in_channels, classifier, *, channels=256):
         super().__init__()
         self.pyramid = FeaturePyramid(in_channels, channels)
         self.levels = nn.CellList([Level(channels, channels // 2, level) for level in range(len(in_channels))])
-        self.classifier = PixelClassifier(channels // 2, num_classes, dropout)
+        self.classifier = classifier(channels // 2)
 
     def construct(self, maps):
         maps = self.pyramid(maps)

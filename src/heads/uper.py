@@ -4,7 +4,6 @@
 from mindspore import nn, ops
 
 from src.heads.convolution import OF_NORMS, ConvNormRelu
-from src.heads.pixel_classifier import DROPOUT, PixelClassifier
 from src.ops.resize import pooled, resized
 
 POOLS = (1, 2, 3, 6)  # sides of the pyramid pooling, in cells over the whole map
@@ -30,21 +29,20 @@ class Uper(nn.Cell):
 
     Args:
         in_channels (sequence): of the four maps, each half as large as the one before.
-        num_classes (int): K.
+        classifier: `classifier(channels)` makes the last layer, to K classes.
         channels (int): of every map of the pyramid.
-        dropout (float): share of the channels that training leaves out before the classifier.
 
     Inputs: a tuple of maps (B, in, h, w). Outputs: logits (B, K, h, w) of the first map's size.
     """
 
-    def __init__(self, in_channels, num_classes, *, channels=512, dropout=DROPOUT):
+    def __init__(self, in_channels, classifier, *, channels=512):
         super().__init__()
         *others, last = in_channels
         self.pooling = PyramidPooling(last, channels)
         self.lateral = nn.CellList([ConvNormRelu(count, channels) for count in others])
         self.output = nn.CellList([ConvNormRelu(channels, channels, 3) for _ in others])
         self.fusion = ConvNormRelu(len(in_channels) * channels, channels, 3)
-        self.classifier = PixelClassifier(channels, num_classes, dropout)
+        self.classifier = classifier(channels)
 
     def construct(self, maps):
         above = self.pooling(maps[-1])

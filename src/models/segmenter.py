@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Semantic segmentation: a backbone's four maps, a head on them, and the class of every pixel."""
 
+from functools import partial
 from typing import NamedTuple
 
 from mindspore import nn
 
 from src.heads import fcn, semantic_fpn, uper
+from src.heads.pixel_classifier import DROPOUT, INIT_STD, PixelClassifier
 from src.models import pvt, resnet, swin
 from src.models.published import under
 from src.models.registry import create_model
@@ -83,8 +85,9 @@ def create_segmenter(
     image_size=(512, 512),
     in_channels=3,
     drop_path_rate=0.0,
-    dropout=0.1,
+    dropout=DROPOUT,
     head_channels=0,
+    init_std=INIT_STD,
     **options,
 ):
     """Build a segmentation network, its weights initialised for training.
@@ -99,6 +102,7 @@ def create_segmenter(
         drop_path_rate (float): stochastic depth of the backbone's last block.
         dropout (float): share of the channels that training leaves out before each classifier.
         head_channels (int): of the head's pyramid; 0: as published, 256 of "fpn", 512 of "upernet".
+        init_std (float): of the classifiers' initial weights, see `PixelClassifier`.
         options: the backbone's own.
 
     Returns:
@@ -117,11 +121,9 @@ def create_segmenter(
     channels = [feature.channels for feature in network.feature_info]
     norms = [MapNorm(count) for count in channels] if isinstance(network, swin.Swin) else ()
     width = head_channels or HEADS[head].channels
-    auxiliary = None
-    if head == "upernet":
-        auxiliary = fcn.Fcn(channels[AUXILIARY_MAP], num_classes, channels=width // 2, dropout=dropout)
-    top = HEADS[head].cell(channels, num_classes, channels=width, dropout=dropout)
-    return Segmenter(network, top, auxiliary, norms)
+    classifier = partial(PixelClassifier, num_classes=num_classes, dropout=dropout, init_std=init_std)
+    auxiliary = fcn.Fcn(channels[AUXILIARY_MAP], classifier, channels=width // 2) if head == "upernet" else None
+    return Segmenter(network, HEADS[head].cell(channels, classifier, channels=width), auxiliary, norms)
 
 
 def published_rules(head, backbone, as_authors=False):

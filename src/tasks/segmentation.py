@@ -34,7 +34,8 @@ class Segmentation(Task):
     judged_at_once = 1  # each has a size of its own
 
     def build(self):
-        return build_segmenter(self.config.model, dropout=self.config.segmentation.dropout)
+        settings = self.config.segmentation
+        return build_segmenter(self.config.model, dropout=settings.dropout, init_std=settings.init_std)
 
     def open_to_train(self):
         self._open("train", "val")
