@@ -144,3 +144,15 @@ def test_pixels_without_a_class_count_as_the_average_says(average):
     assert not gradient.asnumpy().transpose(0, 2, 3, 1)[~valid].any()
     loss, gradient = step(Tensor(logits), Tensor(np.full_like(label, 255).astype(np.int32)))
     assert float(loss.asnumpy()) == 0 and not gradient.asnumpy().any()
+
+
+def test_heads_are_as_wide_and_begin_as_asked():
+    """Protects learning without pretraining: below classifiers that begin with tiny weights nothing is learned."""
+    options = {"width": 8, "depths": [1, 1, 1, 1]}
+    network = create_segmenter("upernet", "resnet26", 7, 64, head_channels=32, init_std=0.5, **options)
+    for classifier, channels in ((network.head.classifier, 32), (network.auxiliary.classifier, 16)):
+        assert classifier.linear.weight.shape == (7, channels, 1, 1)
+        assert 0.3 < classifier.linear.weight.asnumpy().std() < 0.7
+    network = create_segmenter("fpn", "resnet26", 7, 64, head_channels=32, **options)
+    assert network.head.pyramid.lateral[0].weight.shape[0] == 32
+    assert 0.005 < network.head.classifier.linear.weight.asnumpy().std() < 0.015
