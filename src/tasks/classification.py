@@ -107,6 +107,8 @@ class Classification(Task):
 
     def loss(self):
         recipe = self.config.loss
+        if recipe.class_weights == "none":
+            return create_loss(recipe)
         counts = self.splits["train"].counts() if recipe.class_weights == "balanced" else None
         return create_loss(recipe, class_weights(recipe, counts, self.numbers["train"]))
 

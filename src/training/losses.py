@@ -82,7 +82,7 @@ def create_loss(config, weights=None):
 
 
 def class_weights(config, counts, numbers):
-    """Return the factor on the loss of each class that a `LossConfig` asks for, (K,); None where it asks for none.
+    """Return the factor on the loss of each class that a `LossConfig` with some asks for, (K,).
 
     "balanced" is N / (K * n): over an epoch of N images, the n of each class together weigh as much as any other's.
 
@@ -90,8 +90,6 @@ def class_weights(config, counts, numbers):
         counts (numpy.ndarray): training images of each class, in the order of their folders.
         numbers (numpy.ndarray): the number of each of these classes.
     """
-    if config.class_weights == "none":
-        return None
     is_balanced = config.class_weights == "balanced"
     weights = np.empty(len(numbers), np.float32)
     weights[numbers] = counts.sum() / (len(counts) * counts) if is_balanced else config.class_weights
