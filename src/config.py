@@ -52,8 +52,8 @@ class ModelConfig:
 
     @property
     def title(self):
-        """What it is, in a word or three."""
-        return f"{self.head} on {self.name}" if self.head else self.name
+        """Its name: of its head, if it has one, and of what that stands on."""
+        return f"{self.head}_{self.name}" if self.head else self.name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -102,7 +102,7 @@ def test_a_file_that_does_not_fit_is_refused(kind, tmp_path):
         tensors[name] = np.zeros(1, np.float32)
     with open(tmp_path / "a.pth", "wb") as stream:
         np.savez(stream, **tensors)
-    with pytest.raises(UserError, match=rf"a\.pth does not fit fpn on pvt_tiny: 1 {kind}: {name}") as refusal:
+    with pytest.raises(UserError, match=rf"a\.pth does not fit fpn_pvt_tiny: 1 {kind}: {name}") as refusal:
         to_checkpoint(tmp_path / "a.pth", tmp_path / "b.ckpt", FPN_PVT)
     assert "\n" not in str(refusal.value) and not (tmp_path / "b.ckpt").exists()
 
@@ -127,7 +127,7 @@ def test_other_classes_and_positions(tmp_path):
     ("model", "published_code", "message"),
     [
         (segmenter("fpn", "pvt_tiny"), "", "--verify runs no mmsegmentation; leave it out"),
-        (ModelConfig("acmix_pvt_tiny", "fpn"), None, "nobody published fpn on acmix_pvt_tiny for PyTorch; published"),
+        (ModelConfig("acmix_pvt_tiny", "fpn"), None, "nobody published fpn_acmix_pvt_tiny for PyTorch; published"),
     ],
 )
 def test_what_cannot_be_done_is_refused(model, published_code, message, tmp_path):

@@ -16,7 +16,7 @@ from src.deploy.card import BATCH, INPUT, sha256, write_card
 from src.deploy.folding.fold import fold
 from src.deploy.mindir import write_mindspore
 from src.deploy.onnx.export import onnx_model, with_metadata
-from src.deploy.options import Options, check_options, model_name
+from src.deploy.options import Options, check_options
 from src.deploy.proof import difference, example_images
 from src.deploy.quantize import quantize_and_judge
 from src.deploy.running.runtime import CheckpointModel, MindirModel, OnnxModel
@@ -68,7 +68,7 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
     for kind in formats:
         path = folder / options.file_name(config.model, kind)
         cards[path] = card = {
-            "model": model_name(config.model),
+            "model": config.model.title,
             "format": kind,
             **_ends(inputs, deployment, options),
             **description,

@@ -65,15 +65,10 @@ class Options:
 
     def file_name(self, model, kind):
         """Return `<model>_<S or HxW>_b<batch>[_pixels][_softmax|_argmax][_fp16|_int8].<kind>` for a `ModelConfig`."""
-        parts = [model_name(model), size_text(model.size), f"b{self.batch_size or 'N'}"]
+        parts = [model.title, size_text(model.size), f"b{self.batch_size or 'N'}"]
         parts += ["pixels"] * self.preprocess + ["softmax"] * self.softmax + ["argmax"] * self.argmax
         parts += ["fp16"] * (self.dtype == "float16") + [self.quantize] * bool(self.quantize)
         return f"{'_'.join(parts)}.{kind}"
-
-
-def model_name(model):
-    """Return the name of the network of a `ModelConfig`: of its head, if it has one, and of what that stands on."""
-    return f"{model.head}_{model.name}" if model.head else model.name
 
 
 def size_text(size):
