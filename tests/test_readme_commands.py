@@ -48,6 +48,12 @@ def clone(tmp_path_factory):
     shrink(folder / "src" / "deploy" / "quantize.py", "LEAST_AGREEMENT = 90", "LEAST_AGREEMENT = 60")
     shrink(folder / "config" / "acmix_resnet_digits.yaml", "stem: small", "stem: imagenet")
     shrink(folder / "config" / "acmix_resnet_digits.yaml", "    width: 16 ", "    depths: [1, 1, 1, 1]\n    width: 8 ")
+    shrink(folder / "config" / "recipe" / "scenes.yaml", "epochs: 50\n", "epochs: 1\n")
+    shrink(folder / "config" / "recipe" / "scenes.yaml", "head_channels: 64", "head_channels: 8")
+    shrink(folder / "config" / "recipe" / "scenes.yaml", "{width: 16}", "{width: 8, depths: [1, 1, 1, 1]}")
+    shrink(
+        folder / "src" / "data" / "scenes.py", '"training": 800, "validation": 200', '"training": 16, "validation": 4'
+    )
     write_digits(folder / "data" / "digits")
     for split, count in (("train", 30), ("val", 10)):
         for kind in (folder / "data" / "digits" / split).iterdir():
@@ -65,6 +71,12 @@ def test_command_runs(command, clone):
     assert done.returncode == 0, done.stderr[-2000:]
     for written in re.findall(r"--output (\S+)", command):
         assert (clone / written).stat().st_size > 0
+
+
+def test_quick_start_of_segmentation_leaves_a_picture(clone):
+    """Protects its last step: a mask and an overlay of the same image, by the exported file."""
+    masks = clone / "outputs" / "fpn_acmix_resnet_scenes" / "masks"
+    assert [path.name for path in masks.glob("*.png")] == [path.name for path in masks.glob("overlays/*.png")] != []
 
 
 def test_quick_start_has_learned(clone):
