@@ -5,10 +5,10 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+from src.config import ModelConfig
 from src.deploy.options import Options, check_options
 from src.errors import UserError
 
@@ -55,10 +55,10 @@ def test_what_goes_together():
 
 def test_names():
     """No two kinds of file overwrite each other; the plain one is called as ever."""
-    model = SimpleNamespace(head="", name="acmix_resnet26", size=(224, 224))
+    model = ModelConfig("acmix_resnet26")
     assert Options(4).file_name(model, "onnx") == "acmix_resnet26_224_b4.onnx"
     assert Options(None, softmax=True, **INT8).file_name(model, "onnx") == "acmix_resnet26_224_bN_softmax_int8.onnx"
-    wide = SimpleNamespace(head="", name="san10", size=(224, 320))
+    wide = ModelConfig("san10", image_size=[224, 320])
     assert Options(1).file_name(wide, "mindir") == "san10_224x320_b1.mindir"
     kinds = itertools.product(
         ({"batch_size": None}, {"batch_size": 1}),

@@ -93,8 +93,8 @@ SWIN = {"depths", "width", "heads", "window", "patch", "mlp_ratio"}
         ("acmix_san10", {"depths", "stem", "width"} | CONVOLUTION),
         ("swin_tiny", SWIN),
         ("acmix_swin_tiny", SWIN | CONVOLUTION),
-        ("pvt_tiny", {"depths", "width"}),
-        ("acmix_pvt_tiny", {"depths", "width"} | CONVOLUTION),
+        ("pvt_tiny", {"depths", "width", "position_size"}),
+        ("acmix_pvt_tiny", {"depths", "width", "position_size"} | CONVOLUTION),
     ],
 )
 def test_a_model_takes_the_options_of_its_backbone_and_its_operator(name, options):

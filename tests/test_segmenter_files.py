@@ -26,7 +26,8 @@ from src.deploy.running.runtime import CheckpointModel, OnnxModel
 from src.device import World
 from src.errors import UserError
 from src.tasks import create_task, deployment_of
-from src.tasks.pixel_deployment import PixelDeployment, largest
+from src.tasks.pixel_answers import best_class, planes
+from src.tasks.pixel_deployment import PixelDeployment
 from src.tasks.pixel_judge import confusion_of, scores
 from src.training.deployment import Runner
 from src.training.evaluate import evaluate_checkpoint
@@ -220,8 +221,9 @@ def test_the_largest_at_another_size():
     logits = np.random.default_rng(0).standard_normal((5, 9, 7)).astype(np.float32)
     logits[3] = logits[1]
     expected = cv2.resize(logits.transpose(1, 2, 0), (20, 31), interpolation=cv2.INTER_LINEAR).argmax(2)
-    np.testing.assert_array_equal(largest(logits, (31, 20)), expected)
-    assert 3 not in largest(logits, (31, 20)) and 1 in expected
+    found = best_class(planes(logits, (31, 20)))
+    np.testing.assert_array_equal(found, expected)
+    assert 3 not in found and 1 in expected
 
 
 def test_int8(run, tmp_path):
