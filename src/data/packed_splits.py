@@ -13,8 +13,8 @@ from src.data.split import ImageSplit
 
 
 @dataclasses.dataclass(frozen=True)
-class PackedSplit(ImageSplit):
-    """Images with labels; used as `image_folder.Split` is."""
+class _Packed:
+    """What every packed split has."""
 
     records: Records
 
@@ -25,6 +25,11 @@ class PackedSplit(ImageSplit):
     @property
     def images(self):
         return self.records.images
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedSplit(_Packed, ImageSplit):
+    """Images with labels; used as `image_folder.Split` is."""
 
     @property
     def classes(self):
@@ -42,20 +47,11 @@ class PackedSplit(ImageSplit):
 
 
 @dataclasses.dataclass(frozen=True)
-class PackedPairs(PixelSplit):
+class PackedPairs(_Packed, PixelSplit):
     """Images and masks; used as `pixel_folder.PairSplit` is."""
 
-    records: Records
     labels: Labels
     orientation: str
-
-    @property
-    def folder(self):
-        return self.records.folder
-
-    @property
-    def images(self):
-        return self.records.images
 
     def read(self, order, threads):
         positions = ds.NumpySlicesDataset({"position": np.asarray(order, np.int32)}, shuffle=False)
