@@ -4,8 +4,10 @@
 #include "kernels.h"
 
 #include "convolution_path.h"
+#include "gelu.h"
 #include "sliding_window.h"
 #include "weighted_sum.h"
 
-extern const Kernels KERNELS = {attention_scratch, attend,       attend_gradient,      convolution_scratch, convolve,
-                                convolve_gradient, weighted_sum, weighted_sum_gradient};
+extern const Kernels KERNELS = {
+    attention_scratch,     attend, attend_gradient, convolution_scratch, convolve, convolve_gradient, weighted_sum,
+    weighted_sum_gradient, gelu,   gelu_gradient};

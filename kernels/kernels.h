@@ -40,8 +40,6 @@ struct Pieces {
 struct Sum {
   float alpha, beta;
   size_t size;  // how many numbers a and b have
-
-  int units() const { return static_cast<int>((size + SUM_RUN - 1) / SUM_RUN); }
 };
 
 struct Kernels {
@@ -55,9 +53,11 @@ struct Kernels {
   void (*convolve_gradient)(const Convolution&, Pieces<const float> pieces, const float* layer, const float* bias,
                             const float* weight, const float* dout, Pieces<float> dpieces, float* dlayer, float* dbias,
                             float* dweight, int unit, float* memory);
-  void (*weighted_sum)(const Sum&, const float* a, const float* b, float* out, int unit);
+  void (*weighted_sum)(const Sum&, const float* a, const float* b, float* out, int run);
   void (*weighted_sum_gradient)(const Sum&, const float* a, const float* b, const float* dout, float* da, float* db,
-                                float* dalpha, float* dbeta, int unit);
+                                float* dalpha, float* dbeta, int run);
+  void (*gelu)(size_t size, const float* x, float* out, int run);
+  void (*gelu_gradient)(size_t size, const float* x, const float* dout, float* dx, int run);
 };
 
 extern const Kernels plain_kernels, avx2_kernels, avx512_kernels;

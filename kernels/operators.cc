@@ -187,8 +187,8 @@ OPERATOR(ReducedConvolutionPathGradient) { return convolve_gradient({params, ran
 OPERATOR(WeightedSum) {
   const Call call{params, ranks, shapes};
   const Sum s = sum_of(call);
-  for_each_unit(s.units(),
-                [&](int unit) { kernels().weighted_sum(s, call.data(1), call.data(3), call.data(4), unit); });
+  for_each_unit(runs_of(s.size),
+                [&](int run) { kernels().weighted_sum(s, call.data(1), call.data(3), call.data(4), run); });
   return 0;
 }
 
@@ -196,13 +196,30 @@ OPERATOR(WeightedSum) {
 OPERATOR(WeightedSumGradient) {
   const Call call{params, ranks, shapes};
   const Sum s = sum_of(call);
-  std::vector<float> of_alpha(s.units()), of_beta(s.units());
-  for_each_unit(s.units(), [&](int unit) {
+  std::vector<float> of_alpha(runs_of(s.size)), of_beta(runs_of(s.size));
+  for_each_unit(runs_of(s.size), [&](int run) {
     kernels().weighted_sum_gradient(s, call.data(1), call.data(3), call.data(4), call.data(6), call.data(8),
-                                    &of_alpha[unit], &of_beta[unit], unit);
+                                    &of_alpha[run], &of_beta[run], run);
   });
   *call.data(5) = std::accumulate(of_alpha.begin(), of_alpha.end(), 0.0);
   *call.data(7) = std::accumulate(of_beta.begin(), of_beta.end(), 0.0);
+  return 0;
+}
+
+// x -> x * P(a standard normal variable < x)
+OPERATOR(Gelu) {
+  const Call call{params, ranks, shapes};
+  const size_t size = call.count(0);
+  for_each_unit(runs_of(size), [&](int run) { kernels().gelu(size, call.data(0), call.data(1), run); });
+  return 0;
+}
+
+// (x, dout) -> the gradient of x
+OPERATOR(GeluGradient) {
+  const Call call{params, ranks, shapes};
+  const size_t size = call.count(0);
+  for_each_unit(runs_of(size),
+                [&](int run) { kernels().gelu_gradient(size, call.data(0), call.data(1), call.data(2), run); });
   return 0;
 }
 }

@@ -10,8 +10,9 @@ constexpr int TILE_ROWS = 16;
 constexpr int TILE_COLUMNS = 128;
 constexpr int MOST_STRIDE = 8;
 
-// How many numbers of a sum one thread takes at a time.
-constexpr size_t SUM_RUN = 1 << 14;
+// How many numbers of a long row one thread takes at a time, and how often.
+constexpr size_t RUN = 1 << 14;
+inline int runs_of(size_t size) { return static_cast<int>((size + RUN - 1) / RUN); }
 
 struct Window {
   int height, width;             // of the input

@@ -5,6 +5,7 @@ As a script, `python kernel_calls.py LIBRARY` judges some cases; for a library t
 """
 
 import ctypes
+import math
 import sys
 
 import numpy as np
@@ -76,6 +77,12 @@ class Kernels:
     def add_gradient(self, alpha, a, beta, b, dout):
         inputs = alpha, a, beta, b, dout
         return self.call("WeightedSumGradient", inputs, [value.shape for value in inputs[:4]])
+
+    def gelu(self, x):
+        return self.call("Gelu", (x,), [x.shape])[0]
+
+    def gelu_gradient(self, x, dout):
+        return self.call("GeluGradient", (x, dout), [x.shape])[0]
 
 
 def judge(values, function, cotangent, out, gradients):
@@ -165,6 +172,17 @@ def judge_sum(kernels, size, seed):
     judge(values, lambda alpha, a, beta, b: alpha * a + beta * b, dout, out, gradients)
 
 
+def judge_gelu(kernels, size, spread, seed):
+    rng = np.random.default_rng(seed)
+    x, dout = (rng.standard_normal(size) * spread).astype(np.float32), rng.standard_normal(size).astype(np.float32)
+    out, gradient = kernels.gelu(x), kernels.gelu_gradient(x, dout)
+    exact = x.astype(np.float64)
+    below = np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in exact])
+    assert np.abs(out - exact * below).max() < 5e-7 * max(spread, 1)
+    slope = below + exact * np.exp(-exact * exact / 2) / math.sqrt(2 * math.pi)
+    assert np.abs(gradient - dout * slope).max() < 2e-6
+
+
 def main():
     kernels = Kernels(sys.argv[1])
     kernels.set_threads(2)
@@ -174,6 +192,7 @@ def main():
             judge_convolution(kernels, size, pieces=6, slots=3, outputs=2, has_bias=has_bias, seed=seed)
             judge_convolution(kernels, size, pieces=13, slots=2, outputs=5, has_bias=has_bias, seed=seed)
         judge_sum(kernels, 6**seed, seed)
+        judge_gelu(kernels, 6**seed, 2.0, seed)
         judge_reduced_convolution(kernels, *size[:2], min(size[2], 5), min(*size[:2], 1 + seed), 2, 3, seed)
 
 

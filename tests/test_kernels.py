@@ -12,12 +12,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_calls import SIZES, Kernels, judge_attention, judge_convolution, judge_reduced_convolution, judge_sum
+from kernel_calls import (
+    SIZES,
+    Kernels,
+    judge_attention,
+    judge_convolution,
+    judge_gelu,
+    judge_reduced_convolution,
+    judge_sum,
+)
 from mindspore import Tensor, nn, ops
 
 from src.models import create_model
 from src.ops import ACmix
 from src.ops.acmix import ConvolutionPath
+from src.ops.gelu import Gelu
 from src.ops.kernels import FLAGS, SOURCES, fused_form, library
 from src.ops.sliding_window import SlidingWindowAttention
 from src.ops.spatial_reduction_attention import SpatialReductionAttention
@@ -91,6 +100,13 @@ def test_the_sum_is_the_definition(kernels, size, seed):
     judge_sum(kernels, size, seed)
 
 
+@settings(max_examples=20, deadline=None)
+@given(size=st.integers(1, 40000), spread=st.sampled_from((0.1, 3.0, 30.0, 1e4)), seed=st.integers(0, 2**31))
+def test_gelu_is_the_definition(kernels, size, spread, seed):
+    """To the precision of float32, however large the numbers are."""
+    judge_gelu(kernels, size, spread, seed)
+
+
 @pytest.mark.parametrize("instructions", ["plain", "avx2", "avx512", "none of these"])
 def test_every_set_of_instructions(instructions, built):
     """One that the CPU lacks is not taken: the best that it has below it is; a word that is none changes nothing."""
@@ -151,7 +167,8 @@ def test_any_number_of_threads_gives_the_same_bits(size, kernels):
             numbers = 3, *window[1:], 6, has_bias
             out = kernels.convolve([qkv, *path], numbers)
             results += [out, *kernels.convolve_gradient([qkv, *path], numbers, out)]
-        return [*results, kernels.add(half, qkv, half, qkv), *kernels.add_gradient(half, qkv, half, qkv, qkv)]
+        results += [kernels.add(half, qkv, half, qkv), *kernels.add_gradient(half, qkv, half, qkv, qkv)]
+        return [*results, kernels.gelu(qkv), kernels.gelu_gradient(qkv, qkv)]
 
     kernels.set_threads(1)
     expected = everything()
@@ -228,6 +245,7 @@ class OfMaps(nn.Cell):
         pytest.param(lambda: ACmix(3, 12, heads=6, stride=2, shift="fixed"), 3, id="layer first, fixed"),
         pytest.param(lambda: ConvolutionPath(9, 2, 6, has_bias=True), 18, id="bias"),
         pytest.param(lambda: OfMaps(SpatialReductionAttention(12, 2, 3)), 12, id="reduced"),
+        pytest.param(Gelu, 3, id="gelu"),
         pytest.param(lambda: ACmix(3, 8, heads=2, stride=9), 3, id="no stride of the kernels"),
         pytest.param(lambda: ACmix(3, 8, heads=2, shift="slice"), 3, id="slices"),
     ],

@@ -6,12 +6,16 @@ from mindspore.common.initializer import HeNormal
 
 
 class ConvNormRelu(nn.Cell):
-    """(B, in, H, W) -> (B, out, H, W), a kernel x kernel convolution without bias, its norm and ReLU."""
+    """(B, in, H, W) -> (B, out, H, W), a kernel x kernel convolution without bias, its norm and ReLU.
 
-    def __init__(self, in_channels, out_channels, kernel=1):
+    Args:
+        convolution: a kind of `nn.Conv2d`; what it takes, this takes.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel=1, convolution=nn.Conv2d):
         super().__init__()
         weight = HeNormal(mode="fan_out", nonlinearity="relu")
-        self.conv = nn.Conv2d(
+        self.conv = convolution(
             in_channels, out_channels, kernel, pad_mode="pad", padding=kernel // 2, weight_init=weight
         )
         self.bn = nn.BatchNorm2d(out_channels)

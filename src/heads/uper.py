@@ -4,6 +4,7 @@
 from mindspore import nn, ops
 
 from src.heads.convolution import OF_NORMS, ConvNormRelu
+from src.ops.pyramid_convolution import PyramidConvolution
 from src.ops.resize import pooled, resized
 
 POOLS = (1, 2, 3, 6)  # sides of the pyramid pooling, in cells over the whole map
@@ -41,17 +42,16 @@ class Uper(nn.Cell):
         self.pooling = PyramidPooling(last, channels)
         self.lateral = nn.CellList([ConvNormRelu(count, channels) for count in others])
         self.output = nn.CellList([ConvNormRelu(channels, channels, 3) for _ in others])
-        self.fusion = ConvNormRelu(len(in_channels) * channels, channels, 3)
+        self.fusion = ConvNormRelu(len(in_channels) * channels, channels, 3, PyramidConvolution)
         self.classifier = classifier(channels)
 
     def construct(self, maps):
         above = self.pooling(maps[-1])
-        size = maps[0].shape[2:]
-        outputs = (resized(above, size),)
+        outputs = (above,)
         for level in range(len(maps) - 2, -1, -1):
             above = self.lateral[level](maps[level]) + resized(above, maps[level].shape[2:])
-            outputs = (resized(self.output[level](above), size), *outputs)
-        return self.classifier(self.fusion(ops.concat(outputs, 1)))
+            outputs = (self.output[level](above), *outputs)
+        return self.classifier(self.fusion(outputs))
 
 
 # How mmsegmentation calls our parameters; see `src.models.published`.

@@ -5,7 +5,7 @@ Four stages of blocks; each block is attention and a two-layer perceptron, both 
 lie channels last, (B, H, W, C), as norms and linear layers want them.
 """
 
-from mindspore import nn, ops
+from mindspore import nn
 from mindspore.common.initializer import TruncatedNormal
 
 from src.models.backbone import Backbone
@@ -14,6 +14,7 @@ from src.models.published import LAYER_NORMS
 from src.models.registry import register_model
 from src.ops.drop_path import DropPath, drop_path_rates
 from src.ops.gelu import Gelu
+from src.ops.padded import padded
 from src.ops.window_attention import WindowACmix
 
 DEPTHS = {"tiny": (2, 2, 6, 2), "small": (2, 2, 18, 2)}
@@ -25,14 +26,6 @@ def linear(in_channels, out_channels, has_bias=True):
 
 def norm(channels):
     return nn.LayerNorm((channels,), epsilon=1e-5)
-
-
-def padded(x, multiple):
-    """Fill (B, H, W, C) up with zeros at the bottom and right, to multiples of `multiple`."""
-    below, right = -x.shape[1] % multiple, -x.shape[2] % multiple
-    if below + right > 0:
-        x = ops.Pad(((0, 0), (0, below), (0, right), (0, 0)))(x)
-    return x
 
 
 def channels_first(x):
@@ -55,9 +48,7 @@ class PatchEmbed(nn.Cell):
         self.norm = norm(channels)
 
     def construct(self, x):
-        below, right = -x.shape[2] % self.patch, -x.shape[3] % self.patch
-        if below + right > 0:
-            x = ops.Pad(((0, 0), (0, 0), (0, below), (0, right)))(x)
+        x = padded(padded(x, 3, self.patch), 2, self.patch)
         return self.norm(self.proj(x).transpose(0, 2, 3, 1))
 
 
@@ -70,7 +61,7 @@ class PatchMerging(nn.Cell):
         self.reduction = linear(4 * channels, 2 * channels, has_bias=False)
 
     def construct(self, x):
-        x = padded(x, 2)
+        x = padded(padded(x, 2, 2), 1, 2)
         batch, height, width, channels = x.shape
         x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
         # Column by column, as the published weights have the four pixels.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage II by the fused kernels of `kernels/`: what the portable forms compute, with none of it laid out in memory."""
+"""Stage II, and GELU, by the fused kernels of `kernels/`: what the portable forms compute, nothing of it laid out."""
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -166,3 +166,18 @@ class FusedSum(nn.Cell):
             *(as_type(alpha, FLOAT), as_type(a, FLOAT), as_type(beta, FLOAT), as_type(b, FLOAT), as_type(dout, FLOAT))
         )
         return as_type(dalpha, alpha.dtype), as_type(da, a.dtype), as_type(dbeta, beta.dtype), as_type(db, b.dtype)
+
+
+class FusedGelu(nn.Cell):
+    """The exact GELU of any shape by one kernel, its gradient by another."""
+
+    def __init__(self):
+        super().__init__()
+        self.of = _operator("Gelu", 1, lambda x: x)
+        self.gradient = _operator("GeluGradient", 1, lambda x, dout: x)
+
+    def construct(self, x):
+        return as_type(self.of(as_type(x, FLOAT)), x.dtype)
+
+    def bprop(self, x, out, dout):
+        return (as_type(self.gradient(as_type(x, FLOAT), as_type(dout, FLOAT)), x.dtype),)

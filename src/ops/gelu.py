@@ -4,7 +4,11 @@
 The ONNX exporter has no erf and a CPU needs longer for one than for sixteen multiplications and additions.
 """
 
+from functools import cached_property
+
 from mindspore import nn, ops
+
+from src.ops.fused import FusedGelu, TwoForms
 
 # The logit of the distribution function is odd: x * P(x^2). These are the minimax coefficients of P for the error of
 # GELU, which they keep below 1e-7 everywhere: the highest comes first and is positive, so that the ends are right too.
@@ -35,12 +39,16 @@ class NormalDistribution(nn.Cell):
         return ((dout * ops.exp(x32 * x32 * -0.5) * 0.3989422804014327).astype(x.dtype),)
 
 
-class Gelu(nn.Cell):
+class Gelu(TwoForms):
     """x * P(a standard normal variable < x) (Hendrycks and Gimpel, 2016), to float32's precision; any shape."""
 
     def __init__(self):
         super().__init__()
         self.distribution = NormalDistribution()
 
+    @cached_property
+    def kernels(self):
+        return FusedGelu()
+
     def construct(self, x):
-        return x * self.distribution(x).astype(x.dtype)
+        return self.kernels(x) if self.is_fused else x * self.distribution(x).astype(x.dtype)

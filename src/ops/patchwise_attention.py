@@ -17,6 +17,7 @@ from mindspore import Tensor, nn, ops
 
 from src.ops.gather_rows import GatherRows
 from src.ops.neighbourhood import inverse, reflect
+from src.ops.padded import padded
 from src.ops.split_sizes import SplitSizes
 
 # Queries in a segment: more of them waste zeros in the matrix, fewer copy each value more often. Below 16, as many as
@@ -119,11 +120,9 @@ class PatchwiseAttention(nn.Cell):
         """Weights from `hidden` (B, C / share, H, W), applied to the value (B, C, H, W)."""
         batch, weights, height, width = hidden.shape
         length, (index, places) = _segments(height, width, self.kernel)
-        across = -(-width // length) * length
-        pitch = self.kernel * (length + self.kernel)
+        hidden = padded(hidden, 3, length)
+        across, pitch = hidden.shape[3], self.kernel * (length + self.kernel)
 
-        if across > width:
-            hidden = ops.Pad(((0, 0), (0, 0), (0, 0), (0, across - width)))(hidden)
         matrix = self.spaced_weights(hidden, length).astype(value.dtype).reshape(-1, length * pitch)
         matrix = matrix[:, : length * (pitch - 1)].reshape(-1, length, pitch - 1)
 

@@ -17,6 +17,7 @@ from mindspore.common.initializer import TruncatedNormal, initializer
 from src.ops.acmix import ConvolutionPath, Mix
 from src.ops.gather_rows import GatherRows
 from src.ops.interpolation import cubic, interpolated
+from src.ops.padded import padded
 
 # Added to the logit of a pair that must not see each other, as in the published code.
 APART = -100.0
@@ -179,10 +180,8 @@ class WindowACmix(Mix):
 
     def construct(self, x):
         batch, height, width, channels = x.shape
-        below, right = -height % self.window, -width % self.window
-        rows, columns = height + below, width + right
-        if below + right > 0:
-            x = ops.Pad(((0, 0), (0, below), (0, right), (0, 0)))(x)
+        x = padded(padded(x, 2, self.window), 1, self.window)
+        rows, columns = x.shape[1:3]
         x = x.reshape(batch, rows * columns, channels)
         if self.cyclic_shift > 0:
             there, back = _roll(rows, columns, self.cyclic_shift)
@@ -194,6 +193,6 @@ class WindowACmix(Mix):
         if self.cyclic_shift > 0:
             out = self.gather(out, back, there.reshape(1, -1))
         out = out.reshape(batch, rows, columns, channels)
-        if below + right > 0:
+        if (rows, columns) != (height, width):
             out = ops.slice(out, (0, 0, 0, 0), (batch, height, width, channels))
         return out

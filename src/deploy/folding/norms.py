@@ -85,7 +85,8 @@ def _(cell: nn.Conv2d, after=NOTHING):
         return cell
     weight = array(cell.weight) * np.reshape(after.scale, (-1, 1, 1, 1))
     bias = (array(cell.bias) if cell.has_bias else 0) * after.scale + after.shift
-    return convolution(weight, bias, cell.stride, cell.pad_mode, cell.padding, cell.dilation, cell.group)
+    geometry = cell.stride, cell.pad_mode, cell.padding, cell.dilation, cell.group
+    return convolution(weight, bias, *geometry, kind=type(cell))
 
 
 @folded.register
@@ -106,11 +107,11 @@ def _(cell: PixelClassifier, after=NOTHING):
     return folded(cell.linear, after)
 
 
-def convolution(weight, bias, stride=1, pad_mode="pad", padding=0, dilation=1, group=1):
-    """Return the `nn.Conv2d` of an (O, I / group, k, k) kernel and an (O,) bias, or None for none."""
+def convolution(weight, bias, stride=1, pad_mode="pad", padding=0, dilation=1, group=1, kind=nn.Conv2d):
+    """Return the convolution of an (O, I / group, k, k) kernel and an (O,) bias, or None for none."""
     outputs, inputs, *kernel = weight.shape
     numbers = {} if bias is None else {"bias_init": tensor(np.broadcast_to(bias, (outputs,)))}
-    return nn.Conv2d(
+    return kind(
         inputs * group,
         outputs,
         tuple(kernel),
