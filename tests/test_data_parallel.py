@@ -128,7 +128,7 @@ def train_on_pixels(folder, world):
     task.open_to_train()
     network = Patches()
     optimizer = create_optimizer(network, OptimizerConfig(), np.full(4, 0.1, np.float32))
-    step = TrainStep(network, task.loss(), optimizer, world)
+    step = TrainStep(network, task.loss(network), optimizer, world)
     losses = [step(*batch)[0].asnumpy() for epoch in (0, 1) for batch in iterate(task.batches("train", world, epoch))]
     result = evaluate(task.judge(network), task.batches("val", world), world)
     return {"pixel_losses": gather_from_workers(losses, world).mean(axis=0), **result}

@@ -70,15 +70,15 @@ class Workload:
         """
         network = mixed_precision(self.network, self.setting.amp_level, self.setting.amp_dtype)
         # Parameters lie on the device; tensors made from NumPy would be copied there at every call.
-        image, label = (ms.Parameter(part, requires_grad=False) for part in self.task.made_up(self.shape[0]))
+        batch = tuple(ms.Parameter(part, requires_grad=False) for part in self.task.made_up(self.shape[0]))
         if phase == "forward":
-            self.cell, self.inputs = network.set_train(False), (image,)
+            self.cell, self.inputs = network.set_train(False), batch[:1]
         else:
             rates = np.full(1 + WARM_UP + runs, 1e-3, np.float32)
             optimizer = create_optimizer(network, OptimizerConfig(), rates)
             scaler = create_scaler(self.setting.device)
-            self.cell = TrainStep(network, self.task.loss(), optimizer, World(), scaler)
-            self.inputs = image, label
+            self.cell = TrainStep(network, self.task.loss(self.network), optimizer, World(), scaler)
+            self.inputs = batch
         start = time.perf_counter()
         with kernels_of(self.setting.device):
             self.run()

@@ -105,7 +105,7 @@ class Classification(Task):
         pixels = np.random.default_rng(0).standard_normal((images, model.in_channels, *model.size), np.float32)
         return pixels, np.arange(images, dtype=np.int32)
 
-    def loss(self):
+    def loss(self, network):
         recipe = self.config.loss
         if recipe.class_weights == "none":
             return create_loss(recipe)

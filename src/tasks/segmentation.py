@@ -93,7 +93,7 @@ class Segmentation(Task):
         pixels = random.standard_normal((images, model.in_channels, *model.size), np.float32)
         return pixels, random.integers(0, model.num_classes, (images, *model.size), np.int32)
 
-    def loss(self):
+    def loss(self, network):
         settings = self.config.segmentation
         return SegmentationLoss(PixelCrossEntropy(settings.ignore_label, settings.average), settings.auxiliary_weight)
 

@@ -58,7 +58,7 @@ class _Sender:
         count = sum(self._steps[epoch - 1 :]) - done
         # Threads, not processes: MindSpore forks for the latter, which a running device does not survive.
         source = _Rows(rows, count, self)
-        self._dataset = ds.GeneratorDataset(source, ["image", "label"], python_multiprocessing=False)
+        self._dataset = ds.GeneratorDataset(source, source.columns, python_multiprocessing=False)
         self._sunk_step = ms.data_sink(self._step, self._dataset, sink_size=1, jit_config=ms.JitConfig())
 
     def end(self):
@@ -78,6 +78,7 @@ class _Rows:
     def __init__(self, rows, count, sender):
         self._rows, self._count, self._sender = rows, count, sender
         self._first = next(rows)
+        self.columns = [str(column) for column in range(len(self._first))]
         sender.sent.put(None)
 
     def __len__(self):

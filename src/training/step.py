@@ -12,8 +12,8 @@ class TrainStep(nn.Cell):
     Unlike `nn.TrainOneStepCell` it runs the forward pass once also when that holds random operators (stochastic depth).
 
     Args:
-        network (nn.Cell): images to float32 logits.
-        loss (nn.Cell): logits and labels to the mean loss.
+        network (nn.Cell): images to what `loss` takes.
+        loss (nn.Cell): that and the rest of the batch to the mean loss, float32 ().
         optimizer (nn.Optimizer): takes the gradients of its `parameters`.
         world (World): with more than one worker the gradients are averaged over them, once a step.
         scaler (mindspore.amp.LossScaler, None): scales the loss and its gradients back, see `create_scaler`.
@@ -25,7 +25,7 @@ class TrainStep(nn.Cell):
 
     Inputs:
         image (Tensor): float32 (B, C, H, W).
-        label (Tensor): int32 (B,), or float32 (B, K), the probability of each class.
+        targets (Tensor): what the loss takes besides, each (B, ...): labels, as a rule.
 
     Outputs:
         tuple: the mean loss of all workers before the update, and the norm of the gradients over all workers and
@@ -61,13 +61,13 @@ class TrainStep(nn.Cell):
         if self.ema is not None:
             self.ema.begin()
 
-    def scaled_loss(self, image, label):
-        loss = self.loss(self.network(image), label)
+    def scaled_loss(self, image, *targets):
+        loss = self.loss(self.network(image), *targets)
         loss = loss / self.micro_batches if self.micro_batches > 1 else loss
         return loss if self.scaler is None else self.scaler.scale(loss)
 
-    def construct(self, image, label):
-        loss, gradients = self.mean_over_parts(image, label)
+    def construct(self, image, *targets):
+        loss, gradients = self.mean_over_parts(image, *targets)
         loss, gradients = self.mean_over_workers(loss, gradients)
         gradients = self.optimizer.flattening.flatten(gradients)
         if self.scaler is None:
@@ -83,18 +83,27 @@ class TrainStep(nn.Cell):
         kept = self.keep_statistics(is_finite)
         return ops.depend(loss, self.update(ops.depend(gradients, kept), norm, is_finite)), norm
 
-    def mean_over_parts(self, image, label):
+    def mean_over_parts(self, image, *targets):
         """Return the loss and the gradients of a batch, the mean of those of its parts."""
         if self.micro_batches == 1:
-            return self.value_and_gradients(image, label)
-        images, labels = self.split(image), self.split(label)
-        loss, gradients = self.value_and_gradients(images[0], labels[0])
-        for part in range(1, self.micro_batches):
+            return self.value_and_gradients(image, *targets)
+        columns = [self.split(column) for column in (image, *targets)]
+        image, targets = self.part(columns, 0)
+        loss, gradients = self.value_and_gradients(image, *targets)
+        for number in range(1, self.micro_batches):
+            image, targets = self.part(columns, number)
             # Only after the part before it, whose activations are free by then.
-            image = ops.depend(images[part], gradients)
-            of_part, more = self.value_and_gradients(image, labels[part])
+            image = ops.depend(image, gradients)
+            of_part, more = self.value_and_gradients(image, *targets)
             loss, gradients = loss + of_part, self.map(ops.add, gradients, more)
         return loss, gradients
+
+    def part(self, columns, number):
+        """Return the image and the targets of one part of a batch, whose columns are cut."""
+        targets = ()
+        for column in columns[1:]:
+            targets += (column[number],)
+        return columns[0][number], targets
 
     def mean_over_workers(self, loss, gradients):
         """Return the loss and the gradients, the mean of those of all workers."""

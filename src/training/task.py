@@ -118,8 +118,8 @@ class Task:
         """Return a batch of so many images that nobody took, as arrays: to measure with."""
         raise NotImplementedError
 
-    def loss(self):
-        """Return a Cell from what the network gives in training, and the rest of a batch, to the mean loss."""
+    def loss(self, network):
+        """Return a Cell from what `network` gives in training, and the rest of a batch, to the mean loss."""
         raise NotImplementedError
 
     def judge(self, forward):

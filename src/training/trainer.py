@@ -98,7 +98,7 @@ class Trainer:
         recipe = self.config.optimizer
         return TrainStep(
             self.forward,
-            self.task.loss(),
+            self.task.loss(self.network),
             self.optimizer,
             self.world,
             self.scaler,
