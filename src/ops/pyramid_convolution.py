@@ -30,7 +30,8 @@ class PyramidConvolution(nn.Conv2d):
         out = 0
         for x, weight in zip(maps, weights):
             out = out + resized_and_convolved(x, weight.astype(x.dtype), size)
-        return ops.bias_add(out, self.bias.astype(out.dtype)) if self.has_bias else out
+        # Not `ops.bias_add`, which the ONNX exporter adds to the last axis.
+        return out + self.bias.astype(out.dtype).reshape(1, -1, 1, 1) if self.has_bias else out
 
 
 def resized_and_convolved(x, weight, size):
