@@ -27,6 +27,11 @@ wanted="$(cksum <requirements.txt) $PWD"
 
 # Without a pip of this very folder, .venv is missing, half made, or came along with a moved or copied clone.
 if [[ $(.venv/bin/pip --version 2>/dev/null) != *" $PWD/.venv/"* ]]; then
+    if [[ -L .venv ]]; then
+        echo "error: .venv is a link to $(readlink .venv), which would be emptied; remove the link, or name the Python" \
+            "to use: ACMIX_PYTHON=FILE" >&2
+        exit 2
+    fi
     python=$(find_python)
     echo "making .venv with $python" >&2
     "$python" -m venv --clear .venv >&2

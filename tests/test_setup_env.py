@@ -69,3 +69,12 @@ def test_unsupported_python(clone):
     for python in (old, "nopython"):
         refused(bash(clone / "scripts" / "setup_env.sh", PYTHON=python), "3.10 to 3.12", str(python), "PYTHON=")
     assert not (clone / ".venv").exists()
+
+
+def test_a_linked_environment_is_left_alone(clone):
+    """Protects an environment that another clone shares by a link: making it anew would empty it."""
+    other = clone.parent / "other"
+    (other / "bin").mkdir(parents=True)
+    (clone / ".venv").symlink_to(other)
+    refused(bash(clone / "scripts" / "setup_env.sh", PYTHON=clone.parent / "python3.11"), "link", "ACMIX_PYTHON")
+    assert (other / "bin").exists()
