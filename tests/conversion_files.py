@@ -11,7 +11,7 @@ from src.config import ModelConfig
 from src.convert import conversion
 from src.convert.conversion import to_pytorch
 from src.convert.forms import form_of
-from src.ops.drop_path import random_state
+from src.ops.draws import random_state
 from src.training.checkpoint import read_checkpoint, save_weights
 
 RESNET = ModelConfig("acmix_resnet26", num_classes=5, image_size=32, options={"stem": "small", "width": 8})

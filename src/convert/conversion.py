@@ -15,7 +15,7 @@ from src.convert.torch_file import read_state_dict, write_state_dict
 from src.errors import UserError
 from src.models.image_size import resizers
 from src.models.published import from_published, published_names, published_parts, to_published
-from src.ops.drop_path import random_state
+from src.ops.draws import random_state
 from src.training.atomic import replacing
 from src.training.checkpoint import load_weights, read_checkpoint, save_weights
 from src.training.finite import check_finite

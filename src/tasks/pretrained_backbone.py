@@ -6,7 +6,7 @@ import mindspore as ms
 from src.data.classes import listed
 from src.errors import UserError
 from src.models.image_size import resizers
-from src.ops.drop_path import random_state
+from src.ops.draws import random_state
 from src.training.checkpoint import read_checkpoint
 from src.training.pretrained import Loaded
 

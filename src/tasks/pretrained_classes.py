@@ -5,7 +5,7 @@ from mindspore import Parameter, ops
 
 from src.data.classes import Classes
 from src.errors import UserError
-from src.ops.drop_path import random_state
+from src.ops.draws import random_state
 from src.training.checkpoint import load_weights, read_checkpoint
 from src.training.pretrained import Loaded
 

@@ -14,7 +14,7 @@ import mindspore as ms
 
 from src.errors import UserError
 from src.models.image_size import resizers
-from src.ops.drop_path import random_state
+from src.ops.draws import random_state
 from src.training.atomic import replacing
 from src.training.finite import check_finite
 

@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from src.errors import UserError
-from src.ops.drop_path import random_state
+from src.ops.draws import random_state
 
 
 class _Sum(nn.Cell):

@@ -11,7 +11,7 @@ import numpy as np
 
 from src.data.dataset import iterate
 from src.errors import UserError
-from src.ops.drop_path import random_state
+from src.ops.draws import random_state
 from src.training.checkpoint import save_training_state, save_weights
 from src.training.curves import plot_curves
 from src.training.ema import Ema
