@@ -23,8 +23,9 @@ GROUND = {
 ROOMS_OF_DEPLOY = {"deploy.running", "deploy.onnx", "deploy.folding"}
 MAY_IMPORT = {
     "ops": {"ops"},
-    "heads": {"heads", "ops"},
-    "models": {"models", "heads", "ops", "image_size"},
+    "boxes": {"boxes", "ops"},
+    "heads": {"heads", "boxes", "ops"},
+    "models": {"models", "heads", "boxes", "ops", "image_size"},
     "data": {"data"} | GROUND,
     "training": {"training", "data", "models", "ops"} | GROUND,
     "tasks": {"tasks", "training", "data", "models", "ops"} | GROUND,
