@@ -111,7 +111,7 @@ def one_by_one(start, length, bins, size):
     return weights
 
 
-@pytest.mark.parametrize("at_a_time", [1 << 24, 10_000])
+@pytest.mark.parametrize("at_a_time", [1 << 26, 10_000])
 def test_mask_targets(at_a_time, monkeypatch):
     """Protects the targets of the mask head, and which mask of which image a box takes, in one turn and in several."""
     monkeypatch.setattr(masks, "_AT_A_TIME", at_a_time)

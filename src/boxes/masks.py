@@ -6,7 +6,7 @@ from mindspore import ops
 
 from src.boxes.roi_weights import bin_weights, sample_places
 
-_AT_A_TIME = 1 << 24  # pixels, as float32
+_AT_A_TIME = 1 << 26  # pixels, as float32
 
 
 def mask_targets(masks, boxes, numbers, side=28):
@@ -29,17 +29,16 @@ def mask_shares(masks, boxes, numbers, side=28):
     boxes = ops.stop_gradient(boxes)
     numbers = (numbers + (ops.arange(batch) * count).astype(ms.int32).reshape(-1, 1)).reshape(-1)
     masks = masks.reshape(-1, height, width)
-    x1, y1, x2, y2 = [boxes[..., edge].reshape(-1, 1) for edge in range(4)]
-    of_rows = _weights(y1, y2, side, height)
-    of_columns = _weights(x1, x2, side, width).swapaxes(1, 2)
+    boxes = boxes.reshape(-1, 4)
 
     shares, step = [], max(1, _AT_A_TIME // (height * width))
     for first in range(0, numbers.shape[0], step):
         if shares:  # one after the other, or all would be in memory together
-            numbers = ops.depend(numbers, shares[-1])
-        end = first + step
-        bitmaps = ops.gather(masks, numbers[first:end], 0).astype(ms.float32)
-        shares.append(ops.matmul(ops.matmul(of_rows[first:end], bitmaps), of_columns[first:end]))
+            numbers, boxes = ops.depend(numbers, shares[-1]), ops.depend(boxes, shares[-1])
+        bitmaps = ops.gather(masks, numbers[first : first + step], 0).astype(ms.float32)
+        x1, y1, x2, y2 = boxes[first : first + step].split(1, 1)
+        of_rows, of_columns = _weights(y1, y2, side, height), _weights(x1, x2, side, width)
+        shares.append(ops.matmul(ops.matmul(of_rows, bitmaps), of_columns.swapaxes(1, 2)))
     return ops.stop_gradient(ops.concat(shares, 0)).reshape(batch, -1, side, side)
 
 

@@ -38,19 +38,18 @@ class Matcher(nn.Cell):
 
     def construct(self, boxes, truth, labels, usable=None):
         boxes, truth = ops.stop_gradient(boxes), ops.stop_gradient(truth)
-        iou, is_truth = alike(pairwise_iou(truth, boxes), (labels >= 0).astype(ms.float32).expand_dims(2))
-        iou = iou * is_truth
         if self.ignore_cover is not None:
-            is_region = ops.equal(labels, -1).astype(ms.float32).expand_dims(2)
-            cover, is_region = alike(pairwise_cover(truth, boxes), is_region)
-            is_free = (cover * is_region).max(1) <= self.ignore_cover
+            regions = truth * ops.equal(labels, -1).astype(ms.float32).expand_dims(2)
+            is_free = pairwise_cover(regions, boxes).max(1) <= self.ignore_cover
             usable = is_free if usable is None else ops.logical_and(usable, is_free)
+        # Boxes that take no part are made to points, which overlap nothing: the table of all pairs is large.
         if usable is not None:
-            usable, _ = alike(usable.astype(ms.float32).expand_dims(1), iou)
-            iou = iou * usable + (usable - 1)
+            boxes, usable = alike(boxes, usable.astype(ms.float32).expand_dims(2))
+            boxes = boxes * usable
+        iou = pairwise_iou(truth * (labels >= 0).astype(ms.float32).expand_dims(2), boxes)
 
         best, nearest = ops.max(iou, 1)
-        matched = ops.where(ops.logical_and(best >= 0, best < self.negative), BACKGROUND, IGNORED)
+        matched = ops.where(best < self.negative, BACKGROUND, IGNORED)
         matched = ops.where(best >= self.positive, nearest.astype(ms.int32) + 1, matched)
         if self.low_quality:
             most = iou.max(2, keepdims=True)
@@ -60,4 +59,6 @@ class Matcher(nn.Cell):
             most, numbers, _ = alike(most, numbers * may_claim, iou)
             claimed = (ops.equal(iou, most).astype(ms.float32) * numbers).max(1).astype(ms.int32)
             matched = ops.where(claimed > 0, claimed, matched)
+        if usable is not None:
+            matched = ops.where(usable[..., 0] > 0, matched, IGNORED)
         return ops.stop_gradient(matched.astype(ms.int32))

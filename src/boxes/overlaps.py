@@ -15,19 +15,25 @@ def areas(boxes):
 
 def intersections(a, b):
     """Areas that boxes share: (..., 4) and (..., 4), which broadcast, to (...)."""
-    sides = []
+    shared = None
     for axis in (0, 1):
-        end, other_end = alike(a[..., axis + 2], b[..., axis + 2])
-        start, other_start = alike(a[..., axis], b[..., axis])
-        sides.append(ops.relu(ops.minimum(end, other_end) - ops.maximum(start, other_start)))
-    return sides[0] * sides[1]
+        # One after the other, or all would be in memory together: tables of pairs are large.
+        end = ops.minimum(*alike(_after(shared, a[..., axis + 2]), _after(shared, b[..., axis + 2])))
+        start = ops.maximum(*alike(_after(end, a[..., axis]), _after(end, b[..., axis])))
+        side = ops.relu(end - start)
+        shared = side if axis == 0 else shared * side
+    return shared
+
+
+def _after(done, x):
+    return x if done is None else ops.depend(x, done)
 
 
 def pairwise_iou(a, b):
     """Intersection over union of each box of `a`, (B, M, 4), with each of `b`, (B or 1, A, 4): (B, M, A)."""
     a, b = a.expand_dims(2), b.expand_dims(1)
     shared = intersections(a, b)
-    area, other_area = alike(areas(a), areas(b))
+    area, other_area = alike(_after(shared, areas(a)), _after(shared, areas(b)))
     return shared / ops.maximum(area + other_area - shared, _EPSILON)
 
 

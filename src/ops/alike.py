@@ -12,7 +12,7 @@ from mindspore import ops
 def alike(*tensors):
     """Return the tensors, broadcast to the shape that they have together."""
     shape = _common([x.shape for x in tensors])
-    return [x if x.shape == shape else ops.broadcast_to(x, shape) for x in tensors]
+    return tuple([x if x.shape == shape else ops.broadcast_to(x, shape) for x in tensors])
 
 
 @ops.constexpr
