@@ -199,6 +199,7 @@ class FinetuneConfig:
     pretrained: str = key("", "checkpoint to begin with; its head may be of another size")
     layer_decay: float = key(1.0, "learning rate of a layer over that of the next, up to the head", between(0.01, 1))
     freeze: str = key("", "parameters that stay as they are: shell patterns of names, e.g. 'stem.* layer1.*'")
+    norm_eval: bool = key(False, "batch norms normalise by their averages, as in evaluation, and keep them")
 
 
 @dataclasses.dataclass(frozen=True)

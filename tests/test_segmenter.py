@@ -115,7 +115,7 @@ def test_what_cannot_be_built_is_refused():
         create_segmenter("unet", "resnet26")
     with pytest.raises(ValueError, match="dropout"):
         create_segmenter("fpn", "resnet26", dropout=1.0)
-    with pytest.raises(ValueError, match="mmsegmentation has no SAN"):
+    with pytest.raises(ValueError, match="OpenMMLab has no SAN"):
         published_rules("fpn", backbone_of("san10"))
 
 

@@ -13,14 +13,18 @@ class FeaturePyramid(nn.Cell):
     Args:
         in_channels (sequence): of the maps, the largest map first.
         channels (int): C of each output.
+        smaller (int): how many maps follow, each half the size of the one before: 3x3 convolutions of stride 2, the
+            first of them of the last map that comes in (Lin et al., *Focal Loss*, ICCV 2017).
 
-    Inputs: a tuple of maps (B, in, h, w). Outputs: a tuple of as many maps (B, C, h, w).
+    Inputs: a tuple of maps (B, in, h, w). Outputs: a tuple of as many maps (B, C, h, w), and the smaller ones.
     """
 
-    def __init__(self, in_channels, channels=256):
+    def __init__(self, in_channels, channels=256, smaller=0):
         super().__init__()
         self.lateral = nn.CellList([_convolution(count, channels, 1) for count in in_channels])
         self.output = nn.CellList([_convolution(channels, channels, 3) for _ in in_channels])
+        counts = [in_channels[-1], *[channels] * smaller][:smaller]
+        self.smaller = nn.CellList([_convolution(count, channels, 3, stride=2) for count in counts])
 
     def construct(self, maps):
         laterals = ()
@@ -30,17 +34,29 @@ class FeaturePyramid(nn.Cell):
         for level in range(len(laterals) - 2, -1, -1):
             above = laterals[level] + enlarged(above, laterals[level].shape[2:])
             outputs = (self.output[level](above), *outputs)
+        last = maps[-1]
+        for smaller in self.smaller:
+            last = smaller(last)
+            outputs += (last,)
         return outputs
 
 
-def _convolution(in_channels, out_channels, kernel):
+def _convolution(in_channels, out_channels, kernel, stride=1):
     return nn.Conv2d(
         in_channels,
         out_channels,
         kernel,
+        stride,
         pad_mode="pad",
         padding=kernel // 2,
         has_bias=True,
         weight_init=XavierUniform(),
         bias_init="zeros",
     )
+
+
+# How OpenMMLab's projects call our parameters, in a Cell that has the pyramid as `pyramid`; see `src.models.published`.
+PUBLISHED = (
+    (r"^pyramid\.lateral\.(\d)\.", r"neck.lateral_convs.\1.conv."),
+    (r"^pyramid\.output\.(\d)\.", r"neck.fpn_convs.\1.conv."),
+)

@@ -3,8 +3,8 @@
 
 from mindspore import nn
 
+from src.heads import feature_pyramid
 from src.heads.convolution import OF_NORMS, ConvNormRelu
-from src.heads.feature_pyramid import FeaturePyramid
 from src.ops.resize import resized
 
 
@@ -38,7 +38,7 @@ class SemanticFpn(nn.Cell):
 
     def __init__(self, in_channels, classifier, *, channels=256):
         super().__init__()
-        self.pyramid = FeaturePyramid(in_channels, channels)
+        self.pyramid = feature_pyramid.FeaturePyramid(in_channels, channels)
         self.levels = nn.CellList([Level(channels, channels // 2, level) for level in range(len(in_channels))])
         self.classifier = classifier(channels // 2)
 
@@ -53,8 +53,7 @@ class SemanticFpn(nn.Cell):
 # How mmsegmentation calls our parameters; see `src.models.published`.
 PUBLISHED = (
     *OF_NORMS,
-    (r"^pyramid\.lateral\.(\d)\.", r"neck.lateral_convs.\1.conv."),
-    (r"^pyramid\.output\.(\d)\.", r"neck.fpn_convs.\1.conv."),
+    *feature_pyramid.PUBLISHED,
     (r"^levels\.(\d)\.convolutions\.(\d)\.", lambda m: f"decode_head.scale_heads.{m[1]}.{2 * int(m[2])}."),
     (r"^classifier\.linear\.", "decode_head.conv_seg."),
 )

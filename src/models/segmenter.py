@@ -4,11 +4,10 @@
 from functools import partial
 from typing import NamedTuple
 
-from mindspore import nn
-
 from src.heads import fcn, semantic_fpn, uper
 from src.heads.pixel_classifier import DROPOUT, INIT_STD, PixelClassifier
-from src.models import pvt, resnet, swin
+from src.models import features
+from src.models.features import OnFeatures
 from src.models.published import under
 from src.models.registry import create_model
 from src.ops.resize import resized
@@ -29,14 +28,13 @@ HEADS = {
 AUXILIARY_MAP = 2  # that UperNet's auxiliary head stands on
 
 
-class Segmenter(nn.Cell):
+class Segmenter(OnFeatures):
     """Images to the logits of every pixel.
 
     Args:
         backbone (Backbone): with `features_only`.
         head (nn.Cell): the four maps to logits.
         auxiliary (nn.Cell): the map `AUXILIARY_MAP` to logits, in training; None: there is none.
-        norms (sequence): a Cell for each map, before the heads; none for backbones whose maps are normed.
 
     Inputs: images (B, C, H, W), known when the graph is compiled; what the backbone takes.
 
@@ -45,37 +43,21 @@ class Segmenter(nn.Cell):
         size, and of the auxiliary head, if there is one, at that of its own map.
     """
 
-    def __init__(self, backbone, head, auxiliary=None, norms=()):
-        super().__init__()
-        self.backbone, self.norms, self.head = backbone, nn.CellList(list(norms)), head
+    def __init__(self, backbone, head, auxiliary=None):
+        super().__init__(backbone)
+        self.head = head
         self.has_auxiliary = auxiliary is not None
         if self.has_auxiliary:
             self.auxiliary = auxiliary
 
     def construct(self, x):
-        maps = self.backbone(x)
-        if len(self.norms) > 0:
-            normed = ()
-            for norm, features in zip(self.norms, maps):
-                normed += (norm(features),)
-            maps = normed
+        maps = self.features(x)
         logits = self.head(maps)
         if not self.training:
             return resized(logits, x.shape[2:])
         if self.has_auxiliary:
             return logits, self.auxiliary(maps[AUXILIARY_MAP])
         return (logits,)
-
-
-class MapNorm(nn.Cell):
-    """A layer norm over the channels of a map (B, C, h, w), which a Swin Transformer leaves to what uses it."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.norm = swin.norm(channels)
-
-    def construct(self, x):
-        return self.norm(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 def create_segmenter(
@@ -119,11 +101,10 @@ def create_segmenter(
         backbone, num_classes, image_size, in_channels, drop_path_rate, features_only=True, **options
     )
     channels = [feature.channels for feature in network.feature_info]
-    norms = [MapNorm(count) for count in channels] if isinstance(network, swin.Swin) else ()
     width = head_channels or HEADS[head].channels
     classifier = partial(PixelClassifier, num_classes=num_classes, dropout=dropout, init_std=init_std)
     auxiliary = fcn.Fcn(channels[AUXILIARY_MAP], classifier, channels=width // 2) if head == "upernet" else None
-    return Segmenter(network, HEADS[head].cell(channels, classifier, channels=width), auxiliary, norms)
+    return Segmenter(network, HEADS[head].cell(channels, classifier, channels=width), auxiliary)
 
 
 def published_rules(head, backbone, as_authors=False):
@@ -135,19 +116,10 @@ def published_rules(head, backbone, as_authors=False):
         as_authors (bool): of the backbone by the names of its authors' code, which runs in mmsegmentation as well.
 
     Raises:
-        ValueError: a backbone that mmsegmentation does not have.
+        ValueError: a backbone that OpenMMLab does not have.
     """
-    of_backbone = {
-        resnet.ResNet: (resnet.PUBLISHED, resnet.PUBLISHED),
-        swin.Swin: (swin.OPENMMLAB, swin.PUBLISHED),
-        pvt.PyramidVisionTransformer: (pvt.OPENMMLAB, pvt.PUBLISHED),
-    }
-    if backbone not in of_backbone:
-        raise ValueError(f"mmsegmentation has no {backbone.__name__}")
     return (
-        under("backbone.", of_backbone[backbone][as_authors], "backbone."),
-        (r"^norms\.(\d)\.norm\.gamma$", r"backbone.norm\1.weight"),
-        (r"^norms\.(\d)\.norm\.beta$", r"backbone.norm\1.bias"),
+        *features.published_rules(backbone, as_authors),
         under("head.", HEADS[head].names),
         under("auxiliary.", fcn.PUBLISHED),
     )

@@ -28,6 +28,8 @@ def prepare_fine_tuning(network, task, is_resumed):
     patterns = config.freeze.split()
     if patterns:
         lines.append(freeze(network, patterns))
+    if config.norm_eval:
+        lines.append(keep_averages(network))
     return lines, loaded
 
 
@@ -53,3 +55,11 @@ def freeze(network, patterns):
         if isinstance(cell, nn.BatchNorm2d) and not (cell.gamma.requires_grad or cell.beta.requires_grad):
             cell.use_batch_statistics = False
     return f"froze {len(frozen)} of {len(trainable)} parameters"
+
+
+def keep_averages(network):
+    """Let each batch norm normalise by its averages, as in evaluation, and keep them; return what was done, one line."""
+    norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.use_batch_statistics = False
+    return f"{len(norms)} batch norms keep their averages"

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Detection networks by their names."""
+
+from typing import NamedTuple
+
+from src.heads import feature_pyramid, retina
+from src.models import features
+from src.models.published import under
+from src.models.registry import create_model
+from src.models.retinanet import FIRST_MAP, RetinaNet
+
+
+class Head(NamedTuple):
+    """A kind of detector: its Cell, the first of the maps it stands on, and how mmdetection calls its parameters."""
+
+    cell: type
+    first: int
+    names: tuple
+
+
+HEADS = {
+    "retinanet": Head(
+        RetinaNet,
+        FIRST_MAP,
+        (
+            *feature_pyramid.PUBLISHED,
+            (r"^pyramid\.smaller\.(\d)\.", lambda m: f"neck.fpn_convs.{int(m[1]) + 4 - FIRST_MAP}.conv."),
+            under("head.", retina.PUBLISHED),
+        ),
+    ),
+}
+
+
+def create_detector(
+    head,
+    backbone,
+    num_classes=80,
+    image_size=(800, 1344),
+    in_channels=3,
+    drop_path_rate=0.0,
+    head_channels=256,
+    selection=None,
+    **options,
+):
+    """Build a detection network, its weights initialised for training.
+
+    Args:
+        head (str): "retinanet".
+        backbone (str): one of `list_models()`, as "acmix_pvt_tiny".
+        num_classes (int): K.
+        image_size (int or pair): that suits the backbone's windows and positions, see `create_model`; the network takes
+            images of other sizes too.
+        in_channels (int): of the images.
+        drop_path_rate (float): stochastic depth of the backbone's last block.
+        head_channels (int): of the feature pyramid and what stands on it.
+        selection (Selection): which answers the network gives; None: as published.
+        options: the backbone's own.
+
+    Returns:
+        nn.Cell: a `RetinaNet`.
+
+    Raises:
+        ValueError: an unknown head, model or option, or a value that cannot work.
+    """
+    if head not in HEADS:
+        raise ValueError(f"no detection head {head!r}; there are {', '.join(HEADS)}")
+    network = create_model(
+        backbone, num_classes, image_size, in_channels, drop_path_rate, features_only=True, **options
+    )
+    settings = {} if selection is None else {"selection": selection}
+    return HEADS[head].cell(network, num_classes, head_channels, **settings)
+
+
+def published_rules(head, backbone, as_authors=False):
+    """Return the rules of `src.models.published` for a detector, by the names of mmdetection.
+
+    Args:
+        head (str): see `create_detector`.
+        backbone: class of the backbone.
+        as_authors (bool): of the backbone by the names of its authors' code, which runs in mmdetection as well.
+
+    Raises:
+        ValueError: a backbone that OpenMMLab does not have.
+    """
+    kind = HEADS[head]
+    return (*features.published_rules(backbone, as_authors, kind.first), *kind.names)
