@@ -26,6 +26,7 @@ from src.schema import (
     walk,
     zero_or_at_least,
 )
+from src.task_config import DetectionConfig, SegmentationConfig
 from src.yaml_file import parse_yaml, read_yaml, write_yaml
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
@@ -34,8 +35,12 @@ IMAGENET_STD = [0.229, 0.224, 0.225]
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    name: str = key(dataclasses.MISSING, "model to create, e.g. acmix_resnet26; of segmentation: the backbone")
-    head: str = key("", "of segmentation: Semantic FPN or UperNet", one_of("", "fpn", "upernet"))
+    name: str = key(dataclasses.MISSING, "model to create, e.g. acmix_resnet26; with a head: the backbone")
+    head: str = key(
+        "",
+        "of segmentation: Semantic FPN or UperNet; of detection: RetinaNet, Mask R-CNN or Cascade Mask R-CNN",
+        one_of("", "fpn", "upernet", "retinanet", "maskrcnn", "cascade_maskrcnn"),
+    )
     head_channels: int = key(0, "of its pyramid; 0: as published, 256 of fpn, 512 of upernet", zero_or_at_least(8))
     num_classes: int = key(1000, "number of classes", at_least(1))
     image_size: int | list[int] = key(
@@ -60,8 +65,8 @@ class ModelConfig:
 class DataConfig:
     name: str = key(
         "image_folder",
-        "data set; digits, and scenes for segmentation, write themselves into data_dir; cifar10 and cifar100 are "
-        "their binary files",
+        "data set; digits, and scenes for segmentation and detection, write themselves into data_dir; cifar10 and "
+        "cifar100 are their binary files",
         one_of("image_folder", "digits", "cifar10", "cifar100", "scenes"),
     )
     data_dir: str = key(
@@ -102,37 +107,6 @@ class DataConfig:
     )
     mean: list[float] = key(IMAGENET_MEAN, "mean of each channel, pixels in 0..1", each(between(0, 1)))
     std: list[float] = key(IMAGENET_STD, "standard deviation of each channel, pixels in 0..1", each(between(1e-4, 1)))
-
-
-@dataclasses.dataclass(frozen=True)
-class SegmentationConfig:
-    """Of task segmentation alone; data.hflip, mean, std, batch_size and num_workers hold there too."""
-
-    train_images: str = key("images/training", "folder of images to train on, in data.data_dir")
-    train_masks: str = key("annotations/training", "folder of their masks, PNG files of the same names")
-    val_images: str = key("images/validation", "folder of images to evaluate on")
-    val_masks: str = key("annotations/validation", "folder of their masks")
-    class_names: str = key("", "file in data.data_dir with the name of a class on each line; empty: their numbers")
-    reduce_zero_label: bool = key(True, "0 in a mask is no class, and 1 the first, as in ADE20K")
-    ignore_label: int = key(255, "value in masks of pixels without a class", between(0, 255))
-    scale: list[float] = key(
-        [512.0, 2048.0], "shorter and longer side that images are made to fit into, pixels", ascending_pair(100000)
-    )
-    scale_range: list[float] = key([0.5, 2.0], "of training: factors on scale, drawn for each image", ascending_pair())
-    most_of_one_class: float = key(0.75, "share of a training crop that one class may have", between(0, 1))
-    distortion: bool = key(True, "whether training changes brightness, contrast, saturation and hue")
-    divisor: int = key(32, "of evaluation: sides are enlarged to a multiple of it", at_least(1))
-    eval_scales: list[float] = key([1.0], "of evaluation: factors on scale, judged together", each(between(0.1, 10)))
-    eval_flip: bool = key(False, "of evaluation: judge each image flipped too, together with itself")
-    window_stride: int | list[int] = key(
-        0, "of evaluation: from a window of model.image_size to the next; 0: whole images", each_of_two(at_least(0))
-    )
-    average: str = key("all", "loss over all pixels, as published, or over those with a class", one_of("all", "valid"))
-    auxiliary_weight: float = key(0.4, "of upernet: share of its auxiliary head in the loss", at_least(0))
-    dropout: float = key(0.1, "share of the channels left out before each classifier", below(0, 1))
-    init_std: float = key(
-        0.01, "of the classifiers' initial weights; 0.01, as published, is little without pretraining", between(1e-6, 1)
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,10 +205,13 @@ class DeviceConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    task: str = key("classification", "what the network is trained for", one_of("classification", "segmentation"))
+    task: str = key(
+        "classification", "what the network is trained for", one_of("classification", "segmentation", "detection")
+    )
     model: ModelConfig = section(ModelConfig)
     data: DataConfig = section(DataConfig)
     segmentation: SegmentationConfig = section(SegmentationConfig)
+    detection: DetectionConfig = section(DetectionConfig)
     optimizer: OptimizerConfig = section(OptimizerConfig)
     scheduler: SchedulerConfig = section(SchedulerConfig)
     loss: LossConfig = section(LossConfig)

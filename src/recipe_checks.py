@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of a training recipe that are each possible but not together."""
 
+import math
 from functools import reduce
 
 from src.errors import UserError
@@ -28,7 +29,8 @@ _REPLACING = {
 
 # Which task uses these keys, or all of a section; the others refuse them.
 _TASKS = {
-    "segmentation": ("segmentation", "model.head", "model.head_channels"),
+    "segmentation": ("segmentation", "model.head_channels"),
+    "detection": ("detection",),
     "classification": (
         *("loss", "finetune.layer_decay", "data.train_split", "data.val_split", "data.damaged_list", "data.resize"),
         *("data.crop_scale", "data.crop_ratio", "data.crop_padding", "data.interpolation", "data.randaugment"),
@@ -39,10 +41,14 @@ _TASKS = {
 _DATA = {
     "classification": ("image_folder", "digits", "cifar10", "cifar100"),
     "segmentation": ("image_folder", "scenes"),
+    "detection": ("image_folder", "scenes"),
 }
+# model.head, by task; a classifier has none.
+_HEADS = {"segmentation": ("fpn", "upernet"), "detection": ("retinanet", "maskrcnn", "cascade_maskrcnn")}
 
 
-def _check_windows(stride, window, source):
+def _check_windows(config, source):
+    stride, window = config.segmentation.window_stride, config.model.size
     steps = stride if isinstance(stride, list) else [stride, stride]
     if stride and not all(1 <= step <= side for step, side in zip(steps, window)):
         name = "segmentation.window_stride"
@@ -50,6 +56,47 @@ def _check_windows(stride, window, source):
             f"{source(name)}: {name} is {stride} but takes from 1 to the sides of model.image_size, "
             f"{window[0]} x {window[1]}, which the windows have"
         )
+
+
+def _check_head(config, source):
+    head, takes = config.model.head, _HEADS.get(config.task, ())
+    owners = [task for task, heads in _HEADS.items() if head in heads]
+    if owners and config.task not in owners:
+        raise UserError(
+            f"{source('model.head')}: model.head belongs to task {owners[0]} but task is {config.task}; "
+            + (f"give {_or(takes)}" if takes else "leave it out")
+        )
+    if takes and not head:
+        raise UserError(f"{source('model.head')}: model.head takes {_or(takes)} where task is {config.task}")
+    if takes and config.model.in_channels != 3:
+        raise UserError(f"{source('model.in_channels')}: model.in_channels takes 3 where task is {config.task}")
+
+
+def _or(names):
+    *names, last = names
+    return f"{', '.join(names)} or {last}"
+
+
+def _check_shapes(config, source):
+    """Refuse a size of the network's input that images of detection would not have."""
+    settings = config.detection
+    wide = [-(-math.ceil(side) // settings.divisor) * settings.divisor for side in settings.scale]
+    size = list(config.model.size)
+    if size != wide:
+        raise UserError(
+            f"{source('model.image_size')}: model.image_size is {size} but takes {wide}, the sides of detection.scale "
+            f"raised to multiples of detection.divisor, {settings.divisor}"
+        )
+    if settings.short_sides and max(settings.short_sides) > min(settings.scale):
+        name = "detection.short_sides"
+        raise UserError(
+            f"{source(name)}: {name} has {max(settings.short_sides):g} but takes at most the shorter side of "
+            f"detection.scale, {min(settings.scale):g}"
+        )
+
+
+# What a task checks of its own keys.
+_CHECKS = {"segmentation": _check_windows, "detection": _check_shapes}
 
 
 def check_task(config, source):
@@ -66,11 +113,9 @@ def check_task(config, source):
                 raise UserError(
                     f"{source(name)}: {name} belongs to task {task} but task is {config.task}; leave it out"
                 )
-    if config.task == "segmentation" and not config.model.head:
-        raise UserError(f"{source('model.head')}: model.head takes fpn or upernet where task is segmentation")
-    if config.task == "segmentation" and config.model.in_channels != 3:
-        raise UserError(f"{source('model.in_channels')}: model.in_channels takes 3 where task is segmentation")
-    _check_windows(config.segmentation.window_stride, config.model.size, source)
+    _check_head(config, source)
+    if check := _CHECKS.get(config.task):
+        check(config, source)
     names = _DATA[config.task]
     if config.data.name not in names:
         raise UserError(

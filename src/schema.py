@@ -62,6 +62,10 @@ def each(rule):
     return Rule(f"one or more, each {rule.text}", lambda value: value and all(map(rule.accepts, value)))
 
 
+def each_if_any(rule):
+    return Rule(f"none or more, each {rule.text}", lambda value: all(map(rule.accepts, value)))
+
+
 def each_of_two(rule):
     """One value, or a list of two."""
     return Rule(

@@ -15,6 +15,7 @@ GROUND = {
     "yaml_file",
     "image_size",
     "config",
+    "task_config",
     "recipe_checks",
     "device",
     "cli",
