@@ -7,7 +7,8 @@ from pathlib import Path
 
 from src.errors import UserError
 
-_MARK = ".tmp-"
+# In the names of files that are not whole yet.
+MARK = ".tmp-"
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def replacing(path):
         UserError: the file cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}{_MARK}{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f"{path.name}{MARK}{os.getpid()}{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -32,11 +33,11 @@ def replacing(path):
         ) from error
     finally:
         # MindSpore writes to a temporary file of its own beside it.
-        for leftover in path.parent.glob(f"{path.name}{_MARK}{os.getpid()}*"):
+        for leftover in path.parent.glob(f"{path.name}{MARK}{os.getpid()}*"):
             leftover.unlink()
 
 
 def remove_leftovers(folder):
     """Delete the temporary files that killed runs left in `folder`."""
-    for leftover in Path(folder).glob(f"*{_MARK}*"):
+    for leftover in Path(folder).glob(f"*{MARK}*"):
         leftover.unlink(missing_ok=True)

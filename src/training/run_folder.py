@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The output folder of a run: `config.yaml metrics.jsonl last.ckpt last-1.ckpt best.ckpt curves.png events.*`.
 
-Where it began with weights of another training there is `pretrained.txt`, too: which of them it took.
+Where it began with weights of another training there is `pretrained.txt`, too: which of them it took. A task may keep
+what was found in the last evaluation in `results`.
 """
 
 import fcntl
@@ -31,6 +32,7 @@ class RunFolder:
         self.best = self.path / "best.ckpt"
         self.curves = self.path / "curves.png"
         self.pretrained = self.path / "pretrained.txt"
+        self.results = self.path / "results"
         self.kept = [self.last, *(self.path / f"last-{age}.ckpt" for age in range(1, keep))]
 
     @contextmanager
@@ -53,6 +55,7 @@ class RunFolder:
             lock.truncate(0)
             print(f"process {os.getpid()} on {socket.gethostname()}", end="", file=lock, flush=True)
             remove_leftovers(self.path)
+            remove_leftovers(self.results)
             yield
 
     def _open_lock(self):
@@ -96,7 +99,7 @@ class RunFolder:
         aside = next(name for name in names if not name.exists())
         aside.mkdir()
         events = self.path.glob("events.*")
-        own = self.config, self.metrics, self.best, self.curves, self.pretrained
+        own = self.config, self.metrics, self.best, self.curves, self.pretrained, self.results
         for file in (*own, *self.path.glob("last*.ckpt"), *events):
             if file.exists():
                 file.rename(aside / file.name)
