@@ -108,7 +108,10 @@ def test_what_is_left_out_is_counted(tmp_path):
     listed = opened(coco_data.settings(coco_data.write(tmp_path, said)))
     assert listed.file.rows["id"][listed.objects(0).rows].tolist() == [7, 8]
     notes = " | ".join(listed.notes())
-    assert "6 boxes are left out: of no area" in notes and "1 annotations have no area" in notes
+    assert (
+        "6 boxes have no area, are outside of their image or marked 'ignore': not learned from" in notes
+        and "1 annotations have no area" in notes
+    )
     assert "2 of 3 classes have no box: dog, tree" in notes
     # A picture of crowds alone has regions to be ignored, as in mmdetection.
     assert listed.images == 2 and listed.objects(1).labels.tolist() == [IGNORED]
@@ -160,9 +163,16 @@ def changed(kind, number, **values):
             changed("annotations", 0, bbox=[1, 2, float("nan"), 4]),
             "annotation 5 of image 10: bbox or area .* not finite",
         ),
+        (changed("annotations", 0, iscrowd="0"), "annotation 5 of image 10: bbox, area or a flag is not a number"),
         (changed("annotations", 0, image_id=None), "annotation {'id': 5, .* is not as {id, image_id"),
         (changed("images", 1, id=30), "image id 30 is there twice"),
-        (changed("images", 1, height=None), r"image 10 \(10.png\) takes height and width, pixels, but has None, 6"),
+        (
+            changed("images", 1, height=None),
+            r"image 10 \(10.png\) takes height and width, at most 100000000 pixels together, but has None",
+        ),
+        (changed("images", 1, height=10**8), r"image 10 \(10.png\) takes height .* but has 100000000, 6; mend it"),
+        (changed("images", 1, width="6"), r"image 10 \(10.png\) takes height .* but has 8, '6'; mend it"),
+        (changed("images", 1, file_name="a\0"), r"image \(10, 'a.x00', 8, 6\) takes id, a whole number, and file_name"),
         (changed("images", 1, file_name=None), "image {'id': 10, .* takes id, a whole number, and file_name"),
         (changed("categories", 1, id=7), "category id 7 is there twice"),
         (changed("categories", 1, name="dog"), "category 'dog' is there twice, with several ids"),
@@ -189,6 +199,7 @@ def test_each_mistake_in_the_file_is_named(said, problem, tmp_path):
         ("\ud800", "is no JSON"),
         ("[" * 100000, "is no JSON"),
         ("[]", "has no list 'images'"),
+        ('{"images": [], "annotations": [0], "categories": []}', "annotation 0 is not as {id, image_id"),
         ('{"images": [], "annotations": []}', "has no list 'categories'"),
         ('{"images": [], "annotations": {}, "categories": []}', "has no list 'annotations'"),
         ('{"images": [], "categories": [{"id": 1, "name": "a"}]}', "has no image"),
@@ -494,6 +505,27 @@ def test_settings_that_do_not_fit(text, message, tmp_path):
     (tmp_path / "a.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
         load_config(tmp_path / "a.yaml")
+
+
+def test_only_the_lists_of_a_file_count(tmp_path):
+    """Protects from objects elsewhere that look like annotations, and from keys that others add."""
+    said = content()
+    said["images"][0]["best"] = box(77, 30, 2, [0, 0, 1, 1])
+    said["images"][1]["image_id"] = 10
+    said["annotations"][1]["file_name"] = "30.png"
+    said["info"] = {"example": box(78, 30, 2, [0, 0, 1, 1], segmentation=RUNS)}
+    config = coco_data.settings(coco_data.write(tmp_path, said))
+    listed, plain = opened(config, "val", True), opened(coco_data.settings(coco_data.write(tmp_path)), "val", True)
+    assert listed.file.rows["id"].tolist() == plain.file.rows["id"].tolist() == [900100, 3, 2, 5]
+    for row in range(4):
+        np.testing.assert_array_equal(listed.mask(row), plain.mask(row))
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    """What is no text is still named in a line."""
+    config = coco_data.settings(coco_data.write(tmp_path, changed("images", 1, file_name="a\ud83d.png")))
+    with pytest.raises(UserError, match="cannot read image"):
+        opened(config).pixels(1)
 
 
 def test_reading_keeps_no_dicts(folder):

@@ -162,7 +162,10 @@ class BoxSplit:
         parts = [
             (len(file.image_ids) - self.images, "images without a box stay out; detection.keep_empty takes them"),
             ((~has_class).sum(), "boxes are of categories that are no classes, and left out"),
-            ((is_lost & has_class).sum(), "boxes are left out: of no area, outside of their image or marked 'ignore'"),
+            (
+                (is_lost & has_class).sum(),
+                "boxes have no area, are outside of their image or marked 'ignore': not learned from",
+            ),
             (np.isnan(rows["area"]).sum(), "annotations have no area; that of their box is taken"),
         ]
         if self.with_masks:

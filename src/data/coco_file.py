@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from src.data.coco_masks import NONE, packed
-from src.data.image_files import shown
+from src.data.image_files import MOST_PIXELS, shown
 from src.errors import UserError
 
 _ROW = np.dtype(
@@ -112,6 +112,12 @@ def read_coco(path, with_masks=False):
     return CocoFile(path, *images, *categories, rows, places, taken.masks, problems)
 
 
+class _Row(int):
+    """The number of a row, which no number in a file is."""
+
+    __slots__ = ()
+
+
 class _Taken:
     """What is left of each object of a file: of an image a tuple, of an annotation its number among the rows.
 
@@ -122,7 +128,7 @@ class _Taken:
         self.with_masks, self.rows, self.masks, self.count = with_masks, bytearray(), bytearray(), 0
 
     def __call__(self, record):
-        if "image_id" in record:
+        if "bbox" in record or "category_id" in record:
             return self.annotation(record)
         if "file_name" in record:
             return tuple(map(record.get, ("id", "file_name", "height", "width")))
@@ -130,18 +136,20 @@ class _Taken:
 
     def annotation(self, record):
         kind, content = packed(record.get("segmentation")) if self.with_masks else (NONE, b"")
-        area = record.get("area")
+        area, flags = record.get("area"), [record.get(name) or 0 for name in ("iscrowd", "ignore")]
+        # "0" would be true.
+        if any(flag not in (0, 1) for flag in flags):
+            return record
         try:
             self.rows += _PACK(
                 *(record["id"], record["image_id"], record["category_id"], *record["bbox"]),
-                *(math.nan if area is None else area, record.get("iscrowd", 0), record.get("ignore", 0)),
-                *(kind, len(self.masks) + len(content)),
+                *(math.nan if area is None else area, *flags, kind, len(self.masks) + len(content)),
             )
         except (KeyError, TypeError, struct.error):
             return record
         self.masks += content
         self.count += 1
-        return self.count - 1
+        return _Row(self.count - 1)
 
 
 def _images(records, problems):
@@ -149,15 +157,18 @@ def _images(records, problems):
     images = []
     for record in records:
         id, name, height, width = record if isinstance(record, tuple) else (None,) * 4
-        if type(id) is not int or not isinstance(name, str) or not name:
+        if type(id) is not int or not isinstance(name, str) or not name or "\0" in name:
             problems.append(f"image {_short(record)} takes id, a whole number, and file_name; mend it")
-        elif not all(type(side) is int and 0 < side < 2**31 for side in (height, width)):
-            problems.append(f"image {id} ({shown(name)}) takes height and width, pixels, but has {height}, {width}")
+        elif not all(type(side) is int and side > 0 for side in (height, width)) or height * width > MOST_PIXELS:
+            problems.append(
+                f"image {id} ({_text(name)}) takes height and width, at most {MOST_PIXELS} pixels together, but has "
+                f"{_short(height)}, {_short(width)}; mend it"
+            )
         else:
             images.append((id, name, (height, width)))
     images = _once(images, lambda id: f"image id {id} is there twice; give each image an id of its own", problems)
     ids, names, sizes = zip(*images) if images else ((), (), ())
-    names = np.array([name.encode("utf-8", "surrogateescape") for name in names], bytes)
+    names = np.array([name.encode("utf-8", "surrogatepass") for name in names], bytes)
     return np.array(ids, np.int64), names, np.array(sizes, np.int32).reshape(-1, 2)
 
 
@@ -193,13 +204,13 @@ def _once(records, problem, problems):
 def _rows(taken, records, images, categories, problems):
     """Return the annotations that can be used, by image, and the places of their masks."""
     image_ids, category_ids = images[0], categories[0]
-    faulty = [record for record in records if type(record) is not int]
+    faulty = [record for record in records if type(record) is not _Row]
     problems += [_fault(record) for record in faulty]
     rows = np.frombuffer(taken.rows, _ROW).copy()
     places = np.stack([np.append(0, rows["mask_end"])[:-1], rows["mask_end"]], 1)
     # Objects elsewhere in the file may have looked like annotations.
     if len(records) - len(faulty) != len(rows):
-        own = np.array([record for record in records if type(record) is int], int)
+        own = np.array([record for record in records if type(record) is _Row], int)
         rows, places = rows[own], places[own]
     given = rows[["id", "image", "category"]].copy()
     rows["image"], rows["category"] = _positions(given["image"], image_ids), _positions(given["category"], category_ids)
@@ -231,7 +242,7 @@ def _positions(ids, known):
 
 def _fault(record):
     """Return what is wrong with an annotation that could not be read."""
-    if not isinstance(record, dict) or "image_id" not in record:
+    if not isinstance(record, dict) or not record.keys() >= {"id", "image_id"}:
         return f"annotation {_short(record)} is not as {_EXAMPLE}; mend it"
     name = _named(record.get("id"), record["image_id"])
     for key in ("id", "image_id", "category_id"):
@@ -244,6 +255,10 @@ def _fault(record):
 
 def _named(id, image):
     return f"annotation {id} of image {image}"
+
+
+def _text(name):
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _short(value):

@@ -13,7 +13,8 @@ Each has "kind", "epoch" and "step", which count from 1 over the whole training.
     data_wait       share of the time spent waiting for images
     memory_gb       peak so far: of the process on CPU, of the device elsewhere
 "eval", after each epoch of `train.eval_epochs`, what the task's `Judge` gives: of classification top1, top5 in percent,
-    loss the mean cross entropy without smoothing, samples; of segmentation miou, macc, aacc in percent, samples.
+    loss the mean cross entropy without smoothing, samples; of segmentation miou, macc, aacc in percent, samples;
+    of detection ap, ap50, ... in percent (`src.tasks.coco_ap.NUMBERS`), of masks the same after "mask_", samples.
 "ema", then too: the same of the averaged weights, where `optimizer.ema_decay` asks for them.
 "paths", after each epoch: alpha and beta of each ACmix operator by its place in the network.
 """
