@@ -170,7 +170,7 @@ class BoxSplit:
         ]
         if self.with_masks:
             lacking = (rows["mask"] == NONE) & ~is_lost & ~rows["is_crowd"]
-            parts.append((lacking.sum(), "boxes have no mask: regions to be ignored, by boxes and masks"))
+            parts.append((lacking.sum(), "boxes have no mask: regions to be ignored in training and by mask AP"))
         notes = [f"{shown(file.path)}: {count} {text}" for count, text in parts if count]
         counts = np.bincount(self.labels[self.labels >= 0], minlength=len(self.names))
         absent = [name for name, count in zip(self.names, counts) if not count]

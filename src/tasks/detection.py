@@ -18,6 +18,8 @@ from src.training.task import Task
 # Of them are those that have masks.
 HEADS = ("retinanet", "maskrcnn", "cascade_maskrcnn")
 _WITH_MASKS = ("maskrcnn", "cascade_maskrcnn")
+# Boxes of an image that nobody took: about as many as one of COCO has.
+_MADE_UP = 8
 
 
 class Detection(Task):
@@ -145,7 +147,3 @@ class Detection(Task):
         parts += [("mask AP", "mask_ap"), ("mask AP50", "mask_ap50")] if "mask_ap" in result else []
         words = (f"{name} {'none' if result[key] < 0 else f'{result[key]:.2f} %'}" for name, key in parts)
         return f"{'  '.join(words)}  ({result['detections']} boxes)"
-
-
-# Boxes of an image that nobody took: about as many as one of COCO has.
-_MADE_UP = 8
