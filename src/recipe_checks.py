@@ -27,11 +27,12 @@ _REPLACING = {
     "scheduler.warmup_steps": ("scheduler.warmup_epochs",),
 }
 
-# Which task uses these keys, or all of a section; the others refuse them.
+# Which tasks use these keys, or all of a section; the others refuse them.
 _TASKS = {
-    "segmentation": ("segmentation", "model.head_channels"),
-    "detection": ("detection",),
-    "classification": (
+    ("segmentation",): ("segmentation",),
+    ("detection",): ("detection",),
+    ("segmentation", "detection"): ("model.head_channels",),
+    ("classification",): (
         *("loss", "finetune.layer_decay", "data.train_split", "data.val_split", "data.damaged_list", "data.resize"),
         *("data.crop_scale", "data.crop_ratio", "data.crop_padding", "data.interpolation", "data.randaugment"),
         *("data.random_erasing", "data.mixup", "data.cutmix"),
@@ -73,8 +74,8 @@ def _check_head(config, source):
 
 
 def _or(names):
-    *names, last = names
-    return f"{', '.join(names)} or {last}"
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _check_shapes(config, source):
@@ -105,13 +106,13 @@ def check_task(config, source):
     Args, Raises: as `check_recipe`.
     """
     defaults = type(config)(model=type(config.model)(config.model.name))
-    for task, names in _TASKS.items():
-        for name, _, _ in walk(type(config)) if task != config.task else ():
+    for tasks, names in _TASKS.items():
+        for name, _, _ in walk(type(config)) if config.task not in tasks else ():
             is_of_task = any(name == other or name.startswith(f"{other}.") for other in names)
             now, default = (reduce(getattr, name.split("."), values) for values in (config, defaults))
             if is_of_task and now != default:
                 raise UserError(
-                    f"{source(name)}: {name} belongs to task {task} but task is {config.task}; leave it out"
+                    f"{source(name)}: {name} belongs to task {_or(tasks)} but task is {config.task}; leave it out"
                 )
     _check_head(config, source)
     if check := _CHECKS.get(config.task):

@@ -55,7 +55,12 @@ class DetectionConfig:
     )
     keep_empty: bool = key(False, "of training: also images without a box; in evaluation they always are")
     max_boxes: int = key(100, "room for boxes of a training image; more are an error", at_least(1))
-    max_detections: int = key(100, "of an image, the best that are kept and judged", at_least(1))
+    max_detections: int = key(100, "of an image, the best that are given and judged", at_least(1))
+    threshold: float = key(0.05, "least score of a detection", between(0, 1))
+    overlap: float = key(0.5, "intersection over union of two detections of a class, at most", between(0, 1))
+    init_std: float = key(
+        0.01, "of the heads' initial weights; 0.01, as published, is little without pretraining", between(1e-6, 1)
+    )
     scale: list[float] = key(
         [800.0, 1333.0], "shorter and longer side that images are made to fit into, pixels", ascending_pair(100000)
     )

@@ -14,8 +14,9 @@ from src.convert.conversion import model_of, to_checkpoint, to_pytorch
 from src.convert.forms import SEGMENTED, form_of
 from src.errors import UserError
 from src.models.published import to_published
+from src.models.segmenter import create_segmenter
 from src.ops.window_attention import relative_positions
-from src.training.network import build_segmenter
+from src.training.network import build_on_features
 
 pytestmark = pytest.mark.usefixtures("archives")
 
@@ -120,7 +121,7 @@ def test_other_classes_and_positions(tmp_path):
     made, converted = weights(tmp_path / "a.ckpt"), weights(tmp_path / "b.ckpt")
     same = {name for name, value in converted.items() if np.array_equal(value, made[name])}
     assert {*converted} - same == {name for names in notes.values() for name in names}
-    assert build_segmenter(report.model).head.classifier.linear.bias.shape == (3,)
+    assert build_on_features(create_segmenter, report.model).head.classifier.linear.bias.shape == (3,)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 """Which models were published for PyTorch, and by whom."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from src.convert.buffers import BATCH_COUNTS, NO_BUFFERS, OPENMMLAB_CONSTANTS, WINDOW_CONSTANTS, Buffers
@@ -9,8 +10,8 @@ from src.errors import UserError, did_you_mean
 from src.image_size import sides
 from src.models import list_models, pvt, resnet, san, swin
 from src.models.registry import backbone_of
-from src.models.segmenter import published_rules
-from src.training.network import build_network, build_segmenter
+from src.models.segmenter import create_segmenter, published_rules
+from src.training.network import build_network, build_on_features
 
 ACMIX = "https://github.com/LeapLabTHU/ACmix"
 SWIN = "https://github.com/microsoft/Swin-Transformer"
@@ -119,7 +120,8 @@ _SEGMENTER_HEADS = {
 def _segmenter(head, backbone):
     """Return the form of mmsegmentation's files, whose backbones are its own or, by their names, the authors'."""
     namings = [published_rules(head, backbone_of(backbone), as_authors) for as_authors in (False, True)]
-    return Form(tuple(namings), _SEGMENTER_HEADS, OPENMMLAB_CONSTANTS, MMSEGMENTATION, build_ours=build_segmenter)
+    build = partial(build_on_features, create_segmenter)
+    return Form(tuple(namings), _SEGMENTER_HEADS, OPENMMLAB_CONSTANTS, MMSEGMENTATION, build_ours=build)
 
 
 def form_of(config):

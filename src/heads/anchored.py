@@ -7,8 +7,8 @@ from mindspore.common.initializer import Normal
 STD = 0.01
 
 
-def convolution(in_channels, out_channels, kernel, bias=0.0):
-    """Return a kernel x kernel convolution whose weights begin normal, of deviation `STD`."""
+def convolution(in_channels, out_channels, kernel, std=STD, bias=0.0):
+    """Return a kernel x kernel convolution whose weights begin normal, of deviation `std`."""
     return nn.Conv2d(
         in_channels,
         out_channels,
@@ -16,7 +16,7 @@ def convolution(in_channels, out_channels, kernel, bias=0.0):
         pad_mode="pad",
         padding=kernel // 2,
         has_bias=True,
-        weight_init=Normal(STD),
+        weight_init=Normal(std),
         bias_init=bias,
     )
 

@@ -5,7 +5,7 @@ import math
 
 from mindspore import nn
 
-from src.heads.anchored import by_anchor, convolution
+from src.heads.anchored import STD, by_anchor, convolution
 
 CONVOLUTIONS = 4
 PRIOR = 0.01  # that an anchor holds an object of a class, before anything is learned
@@ -18,17 +18,18 @@ class RetinaHead(nn.Cell):
         channels (int): C of the maps, and of the towers.
         anchors (int): A, of each cell of a map.
         num_classes (int): K.
+        std (float): of the initial weights.
 
     Inputs: a tuple of maps (B, C, h, w).
 
     Outputs: a tuple of logits (B, h * w * A, K), and one of deltas (B, h * w * A, 4), map by map.
     """
 
-    def __init__(self, channels, anchors, num_classes):
+    def __init__(self, channels, anchors, num_classes, std=STD):
         super().__init__()
-        self.classes, self.boxes = _tower(channels), _tower(channels)
-        self.logits = convolution(channels, anchors * num_classes, 3, bias=-math.log(1 / PRIOR - 1))
-        self.deltas = convolution(channels, anchors * 4, 3)
+        self.classes, self.boxes = _tower(channels, std), _tower(channels, std)
+        self.logits = convolution(channels, anchors * num_classes, 3, std, -math.log(1 / PRIOR - 1))
+        self.deltas = convolution(channels, anchors * 4, 3, std)
         self.num_classes = num_classes
 
     def construct(self, maps):
@@ -39,8 +40,8 @@ class RetinaHead(nn.Cell):
         return logits, deltas
 
 
-def _tower(channels):
-    layers = [layer for _ in range(CONVOLUTIONS) for layer in (convolution(channels, channels, 3), nn.ReLU())]
+def _tower(channels, std):
+    layers = [layer for _ in range(CONVOLUTIONS) for layer in (convolution(channels, channels, 3, std), nn.ReLU())]
     return nn.SequentialCell(*layers)
 
 

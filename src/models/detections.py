@@ -25,6 +25,9 @@ class Selection(NamedTuple):
     count: int = 100
 
 
+USUAL = Selection()
+
+
 class Detections(nn.Cell):
     """The detections among candidates.
 

@@ -4,10 +4,14 @@
 from typing import NamedTuple
 
 from src.heads import feature_pyramid, retina
+from src.heads.anchored import STD
 from src.models import features
+from src.models.detections import USUAL
 from src.models.published import under
 from src.models.registry import create_model
 from src.models.retinanet import FIRST_MAP, RetinaNet
+
+CHANNELS = 256  # of the pyramid
 
 
 class Head(NamedTuple):
@@ -38,8 +42,9 @@ def create_detector(
     image_size=(800, 1344),
     in_channels=3,
     drop_path_rate=0.0,
-    head_channels=256,
-    selection=None,
+    head_channels=0,
+    init_std=STD,
+    selection=USUAL,
     **options,
 ):
     """Build a detection network, its weights initialised for training.
@@ -52,8 +57,10 @@ def create_detector(
             images of other sizes too.
         in_channels (int): of the images.
         drop_path_rate (float): stochastic depth of the backbone's last block.
-        head_channels (int): of the feature pyramid and what stands on it.
-        selection (Selection): which answers the network gives; None: as published.
+        head_channels (int): of the feature pyramid and what stands on it; 0: 256, as published.
+        init_std (float): of the initial weights of what stands on the pyramid. The published 0.01 suits a pretrained
+            backbone.
+        selection (Selection): which answers the network gives.
         options: the backbone's own.
 
     Returns:
@@ -67,8 +74,7 @@ def create_detector(
     network = create_model(
         backbone, num_classes, image_size, in_channels, drop_path_rate, features_only=True, **options
     )
-    settings = {} if selection is None else {"selection": selection}
-    return HEADS[head].cell(network, num_classes, head_channels, **settings)
+    return HEADS[head].cell(network, num_classes, head_channels or CHANNELS, init_std, selection)
 
 
 def published_rules(head, backbone, as_authors=False):

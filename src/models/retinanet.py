@@ -5,10 +5,11 @@ from mindspore import ops
 
 from src.boxes.coding import clipped, decoded
 from src.boxes.suppression import best_of_classes, taken
+from src.heads.anchored import STD
 from src.heads.feature_pyramid import FeaturePyramid
 from src.heads.retina import RetinaHead
 from src.models.anchors import OCTAVE_SCALES, RATIOS, level_anchors, whole_size
-from src.models.detections import Detections, Selection
+from src.models.detections import USUAL, Detections
 from src.models.features import OnFeatures
 
 FIRST_MAP, SMALLER_MAPS = 1, 2
@@ -21,6 +22,7 @@ class RetinaNet(OnFeatures):
         backbone (Backbone): with `features_only`.
         num_classes (int): K.
         channels (int): of the pyramid.
+        init_std (float): of the head's initial weights.
         selection (Selection): which answers are given.
 
     Inputs:
@@ -32,12 +34,12 @@ class RetinaNet(OnFeatures):
         and deltas (B, A, 4) of all A anchors, and these, (A, 4).
     """
 
-    def __init__(self, backbone, num_classes=80, channels=256, selection=Selection()):
+    def __init__(self, backbone, num_classes, channels, init_std=STD, selection=USUAL):
         super().__init__(backbone, FIRST_MAP)
         first = backbone.feature_info[FIRST_MAP].stride
         self.strides = tuple(first << level for level in range(len(self.channels) + SMALLER_MAPS))
         self.pyramid = FeaturePyramid(self.channels, channels, SMALLER_MAPS)
-        self.head = RetinaHead(channels, len(OCTAVE_SCALES) * len(RATIOS), num_classes)
+        self.head = RetinaHead(channels, len(OCTAVE_SCALES) * len(RATIOS), num_classes, init_std)
         self.selection, self.detections = selection, Detections(selection, num_classes)
 
     def construct(self, image, size=None):

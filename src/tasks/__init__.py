@@ -3,9 +3,10 @@
 
 from src.config import Config, ModelConfig
 from src.tasks.classification import Classification
+from src.tasks.detection import Detection
 from src.tasks.segmentation import Segmentation
 
-TASKS = {"classification": Classification, "segmentation": Segmentation}
+TASKS = {"classification": Classification, "segmentation": Segmentation, "detection": Detection}
 
 
 def create_task(config):

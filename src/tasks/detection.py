@@ -10,13 +10,15 @@ from src.data.box_transforms import shapes
 from src.data.boxes import check_boxes, class_names, create_box_dataset, list_boxes, open_annotations, read_annotations
 from src.data.classes import listed
 from src.errors import UserError
+from src.models.detections import USUAL
+from src.models.detector import HEADS, create_detector
 from src.tasks.box_judge import BoxAnswers, BoxJudge
 from src.tasks.pretrained_backbone import load_backbone
+from src.training.detection_losses import RetinaLoss, Total
+from src.training.network import build_on_features
 from src.training.parallel import sum_over_workers
 from src.training.task import Task
 
-# Of them are those that have masks.
-HEADS = ("retinanet", "maskrcnn", "cascade_maskrcnn")
 _WITH_MASKS = ("maskrcnn", "cascade_maskrcnn")
 # Boxes of an image that nobody took: about as many as one of COCO has.
 _MADE_UP = 8
@@ -26,12 +28,21 @@ class Detection(Task):
     """COCO's JSON and folders of images; COCO's average precision of boxes and masks."""
 
     best, best_name = "ap", "AP"
-    heads, usual_classes = HEADS, 80
+    heads, usual_classes = tuple(HEADS), 80
 
     def __init__(self, config):
         super().__init__(config)
         self.with_masks = config.model.head in _WITH_MASKS
         self.drawn = {"ap": "AP", "ap50": "AP50", **({"mask_ap": "mask AP"} if self.with_masks else {})}
+
+    def build(self):
+        settings = self.config.detection
+        selection = USUAL._replace(threshold=settings.threshold, iou=settings.overlap, count=settings.max_detections)
+        named = {"init_std": settings.init_std, "selection": selection}
+        return build_on_features(create_detector, self.config.model, **named)
+
+    def loss(self, network):
+        return Total(RetinaLoss())
 
     def open_to_train(self):
         files = {split: open_annotations(self.config, split, self.with_masks) for split in ("train", "val")}

@@ -12,13 +12,13 @@ from src.data.windows import usual_stride
 from src.data.yardstick import PairByOpenCV
 from src.errors import UserError
 from src.image_size import sides
-from src.models.segmenter import HEADS
+from src.models.segmenter import HEADS, create_segmenter
 from src.tasks.pixel_answers import SlidingWindows, WholeImages
 from src.tasks.pixel_deployment import FileAnswers, PixelDeployment
 from src.tasks.pixel_judge import PixelJudge
 from src.tasks.pretrained_backbone import load_backbone
 from src.training.deployment import Runner, refuse_other_images
-from src.training.network import build_segmenter
+from src.training.network import build_on_features
 from src.training.parallel import sum_over_workers
 from src.training.pixel_losses import PixelCrossEntropy, SegmentationLoss
 from src.training.task import Task
@@ -35,7 +35,8 @@ class Segmentation(Task):
 
     def build(self):
         settings = self.config.segmentation
-        return build_segmenter(self.config.model, dropout=settings.dropout, init_std=settings.init_std)
+        named = {"dropout": settings.dropout, "init_std": settings.init_std}
+        return build_on_features(create_segmenter, self.config.model, **named)
 
     def open_to_train(self):
         self._open("train", "val")

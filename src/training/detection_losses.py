@@ -11,6 +11,20 @@ from src.boxes.matching import Matcher
 from src.boxes.suppression import taken
 
 
+class Total(nn.Cell):
+    """The sum of what `losses` gives."""
+
+    def __init__(self, losses):
+        super().__init__()
+        self.losses = losses
+
+    def construct(self, answers, *truth):
+        total = 0
+        for loss in self.losses(answers, *truth):
+            total = total + loss
+        return total
+
+
 class RetinaLoss(nn.Cell):
     """Focal loss of every anchor's classes, and L1 of the boxes of positive ones, by how many of these a batch has.
 

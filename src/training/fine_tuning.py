@@ -58,7 +58,7 @@ def freeze(network, patterns):
 
 
 def keep_averages(network):
-    """Let each batch norm normalise by its averages, as in evaluation, and keep them; return what was done, one line."""
+    """Let each batch norm normalise by its averages, as in evaluation, and keep them; return one line on it."""
     norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, nn.BatchNorm2d)]
     for norm in norms:
         norm.use_batch_statistics = False

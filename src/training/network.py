@@ -3,7 +3,6 @@
 
 from src.errors import UserError
 from src.models import create_model
-from src.models.segmenter import create_segmenter
 
 
 def build_network(config):
@@ -29,17 +28,18 @@ def build_network(config):
         raise UserError(f"model {config.name}: {error}") from error
 
 
-def build_segmenter(config, **settings):
-    """Return the segmentation network of a `ModelConfig`, freshly initialised, see `Segmenter`.
+def build_on_features(create, config, **settings):
+    """Return the network of a `ModelConfig` that stands on a backbone's maps, freshly initialised.
 
     Args:
-        settings: what `create_segmenter` takes besides, as `dropout`.
+        create: `create_segmenter` or `create_detector`.
+        settings: what it takes besides, as `dropout`.
 
     Raises:
         UserError: an unknown head or model, or values they cannot work with.
     """
     try:
-        return create_segmenter(
+        return create(
             *(config.head, config.name, config.num_classes, config.size, config.in_channels, config.drop_path_rate),
             head_channels=config.head_channels,
             **settings,

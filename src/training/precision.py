@@ -50,13 +50,13 @@ class _Float32Output(nn.Cell):
         super().__init__(auto_prefix=False)
         self.network = network
 
-    def construct(self, x):
-        out = self.network(x)
+    def construct(self, *inputs):
+        out = self.network(*inputs)
         if not isinstance(out, tuple):
             return out.astype(mstype.float32)
         parts = ()
         for part in out:
-            parts += (part.astype(mstype.float32),)
+            parts += (part if part.dtype == mstype.int32 else part.astype(mstype.float32),)
         return parts
 
 
