@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "heads": {"heads", "boxes", "ops"},
     "models": {"models", "heads", "boxes", "ops", "image_size"},
     "data": {"data"} | GROUND,
-    "training": {"training", "data", "models", "ops"} | GROUND,
+    "training": {"training", "data", "models", "boxes", "ops"} | GROUND,
     "tasks": {"tasks", "training", "data", "models", "ops"} | GROUND,
     "figures": {"figures", "training", "data", "models", "ops"} | GROUND,
     "convert": {"convert", "training", "models", "ops"} | GROUND,
