@@ -177,12 +177,13 @@ def _classes(path, form, tensors, model, wanted, drop_head):
     bias = tensors.get(f"{next(iter(form.heads))}bias")
     if bias is None:
         return model.num_classes if wanted is None else wanted
-    if wanted not in (None, bias.size) and not drop_head:
+    there = form.classes(bias.size)
+    if wanted not in (None, there) and not drop_head:
         raise UserError(
-            f"{path} has {bias.size} classes, not the {wanted} of --num_classes (or of the configuration); ask for "
-            f"{bias.size}, or start a new classifier with --drop_head"
+            f"{path} has {there} classes, not the {wanted} of --num_classes (or of the configuration); ask for "
+            f"{there}, or start a new classifier with --drop_head"
         )
-    return bias.size if wanted is None else wanted
+    return there if wanted is None else wanted
 
 
 def _fitted(network, tensors, rules):

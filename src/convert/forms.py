@@ -8,9 +8,8 @@ from typing import NamedTuple
 from src.convert.buffers import BATCH_COUNTS, NO_BUFFERS, OPENMMLAB_CONSTANTS, WINDOW_CONSTANTS, Buffers
 from src.errors import UserError, did_you_mean
 from src.image_size import sides
-from src.models import list_models, pvt, resnet, san, swin
+from src.models import detector, list_models, pvt, resnet, san, segmenter, swin
 from src.models.registry import backbone_of
-from src.models.segmenter import create_segmenter, published_rules
 from src.training.network import build_network, build_on_features
 
 ACMIX = "https://github.com/LeapLabTHU/ACmix"
@@ -18,7 +17,7 @@ SWIN = "https://github.com/microsoft/Swin-Transformer"
 SAN = "https://github.com/hszhao/SAN"
 PVT = "https://github.com/whai362/PVT"
 TORCHVISION = "torchvision"
-MMSEGMENTATION = "mmsegmentation"
+MMSEGMENTATION, MMDETECTION = "mmsegmentation", "mmdetection"
 PATCHWISE = 1  # how SAN's code calls that form of attention
 
 
@@ -29,11 +28,12 @@ class Form(NamedTuple):
         namings: rules of the names in its files, see `src.models.published`, the usual ones first.
         heads: how the names of classifiers begin, {there: here}.
         buffers: what its files hold beside the parameters.
-        source: repository of the code, `TORCHVISION` or `MMSEGMENTATION`.
+        source: repository of the code, `TORCHVISION`, `MMSEGMENTATION` or `MMDETECTION`.
         file: path of the code in the repository.
         build: `build(module, num_classes, image_size)` makes the published network of the module in `file`; None: the
             code is not run here.
         build_ours: `build_ours(model)` makes the network of a `ModelConfig`.
+        classes: `classes(outputs)` is how many a classifier, the first of `heads`, of so many outputs tells apart.
     """
 
     namings: tuple
@@ -43,6 +43,7 @@ class Form(NamedTuple):
     file: str = ""
     build: Callable | None = None
     build_ours: Callable = build_network
+    classes: Callable = int
 
     @property
     def rules(self):
@@ -109,19 +110,25 @@ FORMS = {
 }
 
 
-# Backbones that mmsegmentation has.
-SEGMENTED = ("resnet50", *(f"swin_{size}" for size in swin.DEPTHS), *(f"pvt_{size}" for size in pvt.DEPTHS))
+# Backbones that OpenMMLab's projects have.
+OPENMMLAB = ("resnet50", *(f"swin_{size}" for size in swin.DEPTHS), *(f"pvt_{size}" for size in pvt.DEPTHS))
 _SEGMENTER_HEADS = {
     "decode_head.conv_seg.": "head.classifier.linear.",
     "auxiliary_head.conv_seg.": "auxiliary.classifier.linear.",
 }
 
 
-def _segmenter(head, backbone):
-    """Return the form of mmsegmentation's files, whose backbones are its own or, by their names, the authors'."""
-    namings = [published_rules(head, backbone_of(backbone), as_authors) for as_authors in (False, True)]
-    build = partial(build_on_features, create_segmenter)
-    return Form(tuple(namings), _SEGMENTER_HEADS, OPENMMLAB_CONSTANTS, MMSEGMENTATION, build_ours=build)
+def _on_features(head, backbone):
+    """Return the form of OpenMMLab's files, whose backbones are their own or, by their names, the authors'."""
+    if head in segmenter.HEADS:
+        kind, create, source = segmenter, segmenter.create_segmenter, MMSEGMENTATION
+        heads, classes = _SEGMENTER_HEADS, int
+    else:
+        kind, create, source = detector, detector.create_detector, MMDETECTION
+        heads, classes = detector.HEADS[head].classifiers, detector.HEADS[head].classes
+    namings = tuple(kind.published_rules(head, backbone_of(backbone), as_authors) for as_authors in (False, True))
+    build = partial(build_on_features, create)
+    return Form(namings, heads, OPENMMLAB_CONSTANTS, source, build_ours=build, classes=classes)
 
 
 def form_of(config):
@@ -131,10 +138,10 @@ def form_of(config):
         UserError: no such model, or nobody published it for PyTorch.
     """
     model = config.name
-    if config.head and model in SEGMENTED:
-        return _segmenter(config.head, model)
+    if config.head and model in OPENMMLAB:
+        return _on_features(config.head, model)
     if config.head:
-        raise UserError(f"nobody published {config.title} for PyTorch; published are those on {', '.join(SEGMENTED)}")
+        raise UserError(f"nobody published {config.title} for PyTorch; published are those on {', '.join(OPENMMLAB)}")
     if model in FORMS:
         return FORMS[model]
     published = f"published for PyTorch are {', '.join(sorted(FORMS))}"

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection networks by their names."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from src.heads import feature_pyramid, retina
 from src.heads.anchored import STD
 from src.models import features
+from src.models.anchors import OCTAVE_SCALES, RATIOS
 from src.models.detections import USUAL
 from src.models.published import under
 from src.models.registry import create_model
@@ -15,11 +17,21 @@ CHANNELS = 256  # of the pyramid
 
 
 class Head(NamedTuple):
-    """A kind of detector: its Cell, the first of the maps it stands on, and how mmdetection calls its parameters."""
+    """A kind of detector.
+
+    Attributes:
+        cell (type): its Cell.
+        first (int): of the backbone's maps, that it stands on.
+        names (tuple): how mmdetection calls its parameters.
+        classifiers (dict): how the names of parameters that depend on the number of classes begin, {there: here}.
+        classes: `classes(outputs)` is how many a classifier, the first of these, of so many outputs tells apart.
+    """
 
     cell: type
     first: int
     names: tuple
+    classifiers: dict
+    classes: Callable
 
 
 HEADS = {
@@ -31,6 +43,8 @@ HEADS = {
             (r"^pyramid\.smaller\.(\d)\.", lambda m: f"neck.fpn_convs.{int(m[1]) + 4 - FIRST_MAP}.conv."),
             under("head.", retina.PUBLISHED),
         ),
+        {"bbox_head.retina_cls.": "head.logits."},
+        lambda outputs: outputs // (len(OCTAVE_SCALES) * len(RATIOS)),
     ),
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mmsegmentation's files to checkpoints and back; NumPy archives stand for them, as in test_convert.py."""
+"""Files of mmsegmentation and mmdetection to checkpoints and back; NumPy archives stand for them, as in test_convert.py."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from golden_network import GOLDEN
 
 from src.config import ModelConfig
 from src.convert.conversion import model_of, to_checkpoint, to_pytorch
-from src.convert.forms import SEGMENTED, form_of
+from src.convert.forms import OPENMMLAB, form_of
 from src.errors import UserError
 from src.models.published import to_published
 from src.models.segmenter import create_segmenter
@@ -34,7 +34,12 @@ FPN_PVT = segmenter("fpn", "pvt_tiny")
 
 
 @pytest.mark.parametrize(
-    ("head", "backbone"), [*(("fpn", name) for name in SEGMENTED), ("upernet", "swin_tiny"), ("upernet", "pvt_tiny")]
+    ("head", "backbone"),
+    [
+        *(("fpn", name) for name in OPENMMLAB),
+        *(("upernet", name) for name in ("swin_tiny", "pvt_tiny")),
+        *(("retinanet", name) for name in ("resnet50", "pvt_tiny", "swin_tiny")),
+    ],
 )
 def test_there_and_back_is_the_same(head, backbone, tmp_path):
     """Every value comes back bit for bit, under the names that the reference has; its buffers are made and left out."""
@@ -42,6 +47,7 @@ def test_there_and_back_is_the_same(head, backbone, tmp_path):
     values = checkpoint(tmp_path / "a.ckpt", model)
     there = to_pytorch(tmp_path / "a.ckpt", tmp_path / "a.pth", model)
     back = to_checkpoint(tmp_path / "a.pth", tmp_path / "b.ckpt", dataclasses.replace(model, num_classes=150))
+    assert back.model.num_classes == 7
     returned = weights(tmp_path / "b.ckpt")
     assert returned.keys() == values.keys()
     assert all(np.array_equal(returned[name], value) for name, value in values.items())
