@@ -175,6 +175,25 @@ def test_detections_of_many_classes():
     assert (classes[0] == OPERATORS["multi.labels"]).all()
 
 
+@pytest.mark.parametrize(("boxes", "count"), [(3, 40), (30, 40), (200, 40), (200, 1)])
+def test_the_best_pairs_of_box_and_class(boxes, count):
+    """Of few boxes and of more than are wanted, where only the best of them are looked at; with ties, and with few."""
+    scores = np.random.default_rng(0).integers(0, 300, (2, boxes, 6)).astype(np.float32) / 300
+
+    def chosen(scores):
+        return best_of_classes(scores, count, 0.25)
+
+    best, numbers, classes = run(chosen, scores)
+    for image in range(2):
+        wanted = np.sort(scores[image].ravel())[::-1][: best.shape[1]]
+        wanted[wanted <= 0.25] = EMPTY
+        assert (best[image] == wanted).all()
+        there = wanted > EMPTY
+        pairs = set(zip(numbers[image][there], classes[image][there]))
+        assert len(pairs) == there.sum()
+        assert (scores[image, numbers[image], classes[image]][there] == wanted[there]).all()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_classes_do_not_suppress_each_other(seed):
     """Protects 80 classes on a large image beside plain NMS class by class in float64; places without box stay so."""
