@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of mmsegmentation and mmdetection to checkpoints and back; NumPy archives stand for them, as in test_convert.py."""
+"""Files of mmsegmentation and mmdetection to checkpoints and back; archives of NumPy stand for them."""
 
 import dataclasses
 import json

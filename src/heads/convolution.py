@@ -10,19 +10,20 @@ class ConvNormRelu(nn.Cell):
 
     Args:
         convolution: a kind of `nn.Conv2d`; what it takes, this takes.
+        norm: a kind of `nn.BatchNorm2d`; what it takes besides a map, this takes too.
     """
 
-    def __init__(self, in_channels, out_channels, kernel=1, convolution=nn.Conv2d):
+    def __init__(self, in_channels, out_channels, kernel=1, convolution=nn.Conv2d, norm=nn.BatchNorm2d):
         super().__init__()
         weight = HeNormal(mode="fan_out", nonlinearity="relu")
         self.conv = convolution(
             in_channels, out_channels, kernel, pad_mode="pad", padding=kernel // 2, weight_init=weight
         )
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn = norm(out_channels)
         self.relu = nn.ReLU()
 
-    def construct(self, x):
-        return self.relu(self.bn(self.conv(x)))
+    def construct(self, x, *of_norm):
+        return self.relu(self.bn(self.conv(x), *of_norm))
 
 
 # How PyTorch calls what its norms hold; see `src.models.published`.

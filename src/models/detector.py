@@ -2,13 +2,14 @@
 """Detection networks by their names."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-from src.heads import feature_pyramid, retina
+from src.heads import feature_pyramid, retina, rpn
 from src.heads.anchored import STD
-from src.models import features
+from src.models import features, rcnn
 from src.models.anchors import OCTAVE_SCALES, RATIOS
-from src.models.detections import USUAL
+from src.models.detections import USUAL, Selection
 from src.models.published import under
 from src.models.registry import create_model
 from src.models.retinanet import FIRST_MAP, RetinaNet
@@ -20,24 +21,34 @@ class Head(NamedTuple):
     """A kind of detector.
 
     Attributes:
-        cell (type): its Cell.
+        cell: makes it of a backbone, K, C, the deviation of initial weights, and a `Selection`.
         first (int): of the backbone's maps, that it stands on.
+        selection (Selection): the usual one.
         names (tuple): how mmdetection calls its parameters.
         classifiers (dict): how the names of parameters that depend on the number of classes begin, {there: here}.
         classes: `classes(outputs)` is how many a classifier, the first of these, of so many outputs tells apart.
     """
 
-    cell: type
+    cell: Callable
     first: int
+    selection: Selection
     names: tuple
     classifiers: dict
     classes: Callable
+
+
+def _rcnn(stages):
+    names = (*feature_pyramid.PUBLISHED, under("rpn.", rpn.PUBLISHED), *rcnn.published(stages))
+    # The names of all stages end alike.
+    classifiers = rcnn.classifiers(stages)
+    return Head(partial(rcnn.Rcnn, stages), 0, rcnn.SELECTION, names, classifiers, lambda outputs: outputs - 1)
 
 
 HEADS = {
     "retinanet": Head(
         RetinaNet,
         FIRST_MAP,
+        USUAL,
         (
             *feature_pyramid.PUBLISHED,
             (r"^pyramid\.smaller\.(\d)\.", lambda m: f"neck.fpn_convs.{int(m[1]) + 4 - FIRST_MAP}.conv."),
@@ -46,6 +57,8 @@ HEADS = {
         {"bbox_head.retina_cls.": "head.logits."},
         lambda outputs: outputs // (len(OCTAVE_SCALES) * len(RATIOS)),
     ),
+    "maskrcnn": _rcnn(rcnn.ONE),
+    "cascade_maskrcnn": _rcnn(rcnn.CASCADE),
 }
 
 
@@ -58,13 +71,13 @@ def create_detector(
     drop_path_rate=0.0,
     head_channels=0,
     init_std=STD,
-    selection=USUAL,
+    selection=None,
     **options,
 ):
     """Build a detection network, its weights initialised for training.
 
     Args:
-        head (str): "retinanet".
+        head (str): "retinanet", "maskrcnn" or "cascade_maskrcnn".
         backbone (str): one of `list_models()`, as "acmix_pvt_tiny".
         num_classes (int): K.
         image_size (int or pair): that suits the backbone's windows and positions, see `create_model`; the network takes
@@ -74,11 +87,11 @@ def create_detector(
         head_channels (int): of the feature pyramid and what stands on it; 0: 256, as published.
         init_std (float): of the initial weights of what stands on the pyramid. The published 0.01 suits a pretrained
             backbone.
-        selection (Selection): which answers the network gives.
+        selection (Selection): which answers the network gives; None: as published.
         options: the backbone's own.
 
     Returns:
-        nn.Cell: a `RetinaNet`.
+        nn.Cell: a `RetinaNet` or an `Rcnn`.
 
     Raises:
         ValueError: an unknown head, model or option, or a value that cannot work.
@@ -88,7 +101,8 @@ def create_detector(
     network = create_model(
         backbone, num_classes, image_size, in_channels, drop_path_rate, features_only=True, **options
     )
-    return HEADS[head].cell(network, num_classes, head_channels or CHANNELS, init_std, selection)
+    kind = HEADS[head]
+    return kind.cell(network, num_classes, head_channels or CHANNELS, init_std, selection or kind.selection)
 
 
 def published_rules(head, backbone, as_authors=False):
