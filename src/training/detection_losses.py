@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the training of a detector minimises."""
 
+from functools import partial
+
 import mindspore as ms
 from mindspore import nn, ops
 
@@ -9,6 +11,7 @@ from src.boxes.coding import encoded
 from src.boxes.losses import FocalLoss, smooth_l1_loss
 from src.boxes.matching import Matcher
 from src.boxes.suppression import taken
+from src.training.rcnn_losses import CASCADE, MASK_RCNN, RcnnLoss
 
 
 class Total(nn.Cell):
@@ -28,13 +31,16 @@ class Total(nn.Cell):
 class RetinaLoss(nn.Cell):
     """Focal loss of every anchor's classes, and L1 of the boxes of positive ones, by how many of these a batch has.
 
-    Inputs: what a `RetinaNet` gives in training; then of the ground truth `size` (B, 2), `boxes` (B, M, 4) and `labels`
+    Args:
+        network (RetinaNet): what it gives in training comes in; no part of it is called from here.
+
+    Inputs: what the network gives in training; then of the ground truth `size` (B, 2), `boxes` (B, M, 4) and `labels`
     (B, M): a class, -1 of a region to be ignored, -2 of room that is not used.
 
     Outputs: tuple of float32 (): the losses of classes and of boxes.
     """
 
-    def __init__(self):
+    def __init__(self, network):
         super().__init__()
         self.match = Matcher(positive=0.5, negative=0.4, least=0.0)
         self.focal = FocalLoss(gamma=2.0, alpha=0.25)
@@ -51,3 +57,11 @@ class RetinaLoss(nn.Cell):
         of_classes = self.focal(logits, classes, (matched >= 0).astype(ms.float32), positives)
         targets = encoded(anchors, taken(boxes, truth))
         return of_classes, smooth_l1_loss(deltas, targets, weights, positives, beta=0.0)
+
+
+# Of each detection head, a network to the Cell of its losses as published, to be added up.
+LOSSES = {
+    "retinanet": RetinaLoss,
+    "maskrcnn": partial(RcnnLoss, recipe=MASK_RCNN),
+    "cascade_maskrcnn": partial(RcnnLoss, recipe=CASCADE),
+}
