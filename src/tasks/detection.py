@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection: boxes around the things on an image, their classes, and perhaps their masks."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,21 @@ from src.data.box_transforms import shapes
 from src.data.boxes import check_boxes, class_names, create_box_dataset, list_boxes, open_annotations, read_annotations
 from src.data.classes import listed
 from src.errors import UserError
-from src.models.detections import USUAL
 from src.models.detector import HEADS, create_detector
 from src.tasks.box_judge import BoxAnswers, BoxJudge
 from src.tasks.pretrained_backbone import load_backbone
 from src.training.detection_losses import RetinaLoss, Total
 from src.training.network import build_on_features
 from src.training.parallel import sum_over_workers
+from src.training.rcnn_losses import CASCADE, MASK_RCNN, RcnnLoss
 from src.training.task import Task
 
+# The losses of each kind of detector, of its network.
+_LOSSES = {
+    "retinanet": lambda network: RetinaLoss(),
+    "maskrcnn": partial(RcnnLoss, recipe=MASK_RCNN),
+    "cascade_maskrcnn": partial(RcnnLoss, recipe=CASCADE),
+}
 _WITH_MASKS = ("maskrcnn", "cascade_maskrcnn")
 # Boxes of an image that nobody took: about as many as one of COCO has.
 _MADE_UP = 8
@@ -37,12 +44,13 @@ class Detection(Task):
 
     def build(self):
         settings = self.config.detection
-        selection = USUAL._replace(threshold=settings.threshold, iou=settings.overlap, count=settings.max_detections)
+        changes = {"threshold": settings.threshold, "iou": settings.overlap, "count": settings.max_detections}
+        selection = HEADS[self.config.model.head].selection._replace(**changes)
         named = {"init_std": settings.init_std, "selection": selection}
         return build_on_features(create_detector, self.config.model, **named)
 
     def loss(self, network):
-        return Total(RetinaLoss())
+        return Total(_LOSSES[self.config.model.head](network))
 
     def open_to_train(self):
         files = {split: open_annotations(self.config, split, self.with_masks) for split in ("train", "val")}
