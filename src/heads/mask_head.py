@@ -21,7 +21,7 @@ class Doubling(nn.Cell):
         # As PyTorch has it: in, out, row, column.
         self.weight = Parameter(initializer(_he_normal(), (channels, channels, 2, 2)), name="weight")
         self.bias = Parameter(initializer("zeros", (channels,)), name="bias")
-        self.product = ops.Conv2D(4 * channels, 1)
+        self.product = ops.Conv2D(4 * channels, (1, 1))
 
     def construct(self, x):
         weight = self.weight.transpose(1, 2, 3, 0).reshape(4 * self.channels, self.channels, 1, 1)
