@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detection: boxes around the things on an image, their classes, and perhaps their masks."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +13,11 @@ from src.errors import UserError
 from src.models.detector import HEADS, create_detector
 from src.tasks.box_judge import BoxAnswers, BoxJudge
 from src.tasks.pretrained_backbone import load_backbone
-from src.training.detection_losses import RetinaLoss, Total
+from src.training.detection_losses import LOSSES, Total
 from src.training.network import build_on_features
 from src.training.parallel import sum_over_workers
-from src.training.rcnn_losses import CASCADE, MASK_RCNN, RcnnLoss
 from src.training.task import Task
 
-# The losses of each kind of detector, of its network.
-_LOSSES = {
-    "retinanet": lambda network: RetinaLoss(),
-    "maskrcnn": partial(RcnnLoss, recipe=MASK_RCNN),
-    "cascade_maskrcnn": partial(RcnnLoss, recipe=CASCADE),
-}
 _WITH_MASKS = ("maskrcnn", "cascade_maskrcnn")
 # Boxes of an image that nobody took: about as many as one of COCO has.
 _MADE_UP = 8
@@ -50,7 +42,7 @@ class Detection(Task):
         return build_on_features(create_detector, self.config.model, **named)
 
     def loss(self, network):
-        return Total(_LOSSES[self.config.model.head](network))
+        return Total(LOSSES[self.config.model.head](network))
 
     def open_to_train(self):
         files = {split: open_annotations(self.config, split, self.with_masks) for split in ("train", "val")}

@@ -31,16 +31,13 @@ class Total(nn.Cell):
 class RetinaLoss(nn.Cell):
     """Focal loss of every anchor's classes, and L1 of the boxes of positive ones, by how many of these a batch has.
 
-    Args:
-        network (RetinaNet): what it gives in training comes in; no part of it is called from here.
-
-    Inputs: what the network gives in training; then of the ground truth `size` (B, 2), `boxes` (B, M, 4) and `labels`
+    Inputs: what a `RetinaNet` gives in training; then of the ground truth `size` (B, 2), `boxes` (B, M, 4) and `labels`
     (B, M): a class, -1 of a region to be ignored, -2 of room that is not used.
 
     Outputs: tuple of float32 (): the losses of classes and of boxes.
     """
 
-    def __init__(self, network):
+    def __init__(self):
         super().__init__()
         self.match = Matcher(positive=0.5, negative=0.4, least=0.0)
         self.focal = FocalLoss(gamma=2.0, alpha=0.25)
@@ -61,7 +58,7 @@ class RetinaLoss(nn.Cell):
 
 # Of each detection head, a network to the Cell of its losses as published, to be added up.
 LOSSES = {
-    "retinanet": RetinaLoss,
+    "retinanet": lambda network: RetinaLoss(),
     "maskrcnn": partial(RcnnLoss, recipe=MASK_RCNN),
     "cascade_maskrcnn": partial(RcnnLoss, recipe=CASCADE),
 }
