@@ -172,7 +172,7 @@ def published(stages):
 
 
 def classifiers(stages):
-    """Return how the names begin of what depends on the number of classes, {mmdetection's: ours}, a classifier first."""
+    """Return how the names of what depends on the number of classes begin, {theirs: ours}, a classifier first."""
     names = {}
     for stage in range(len(stages.stds)):
         number = f"{stage}." if len(stages.stds) > 1 else ""
