@@ -6,7 +6,7 @@ import sys
 from src.cli import config_parser, parse_with_config
 from src.errors import UserError, entry_point
 
-WISHES = ("opset", "dtype", "quantize", "calibration_dir", "fold", "softmax", "argmax", "preprocess")
+WISHES = ("opset", "dtype", "quantize", "calibration_dir", "fold", "softmax", "argmax", "raw", "preprocess")
 
 
 @entry_point
@@ -26,6 +26,7 @@ def main():
     from src.deploy.proof import WrongExport
     from src.deploy.running.key import read_key
     from src.device import setup_device
+    from src.tasks import deployment_of
 
     setup_device(config.device)
     try:
@@ -40,7 +41,8 @@ def main():
     except WrongExport as error:
         sys.exit(f"error: {error}")
     for path, card in cards.items():
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {_proof(card)}; described in {path.name}.json")
+        size, proof = path.stat().st_size / 1e6, _proof(card, deployment_of(card).unit)
+        print(f"{path}: {size:.1f} MB, {proof}; described in {path.name}.json")
 
 
 def _add_arguments(parser):
@@ -55,6 +57,9 @@ def _add_arguments(parser):
     parser.add_argument("--softmax", action="store_true", help="of classifiers: give probabilities instead of logits")
     parser.add_argument("--argmax", action="store_true", help="of segmenters: give the class of each pixel instead")
     parser.add_argument(
+        "--raw", action="store_true", help="of detectors: give the boxes and scores of all anchors, nothing selected"
+    )
+    parser.add_argument(
         "--preprocess", action="store_true", help="take pixels, uint8 NHWC of the right size, and normalise them"
     )
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16"], help="default float32")
@@ -68,14 +73,14 @@ def _add_arguments(parser):
     )
 
 
-def _proof(card):
+def _proof(card, unit):
     if "int8" in card:
         accuracy = "{measure} {before:.2f} % in float32 and {after:.2f} % in int8 of {images} evaluation images"
         likeness = "the class of float32 for {agreement:.2f} % of {images} calibration images"
         return (accuracy if "before" in card["int8"] else likeness).format(**card["int8"])
     if card["max_difference"] is None:
         return "not run here"
-    return f"within {card['max_difference']:.0e} of the network's largest logit (allowed: {card['tolerance']:.0e})"
+    return f"within {card['max_difference']:.0e} {unit} of the network (allowed: {card['tolerance']:.0e})"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def end_of(path):
         signal.alarm(30)
         try:
             model = ExportedModel(path)
-            model.logits(np.zeros(model.card["input"]["shape"], np.float32))
+            model.results(np.zeros(model.card["input"]["shape"], np.float32))[0]
         except UserError:
             os._exit(1)
         except BaseException:

@@ -23,7 +23,7 @@ from src.deploy.options import Options
 from src.deploy.proof import WrongExport, difference
 from src.deploy.running.runtime import CheckpointModel, MindirModel, OnnxModel
 from src.errors import UserError
-from src.tasks.class_deployment import class_labels
+from src.tasks.class_deployment import ClassDeployment, class_labels
 from src.training.checkpoint import save_weights
 from src.training.network import build_network
 
@@ -51,11 +51,11 @@ def exported(config, kind):
 def test_files_compute_what_the_network_does(run):
     """The exported files agree with the network on inputs other than the one they were tried on, in OpenCV too."""
     images = np.random.default_rng(7).standard_normal((BATCH, 1, 32, 32)).astype(np.float32)
-    expected = CheckpointModel(Path(run.output_dir, "best.ckpt"), build_network(run.model)).logits(images)
+    expected = CheckpointModel(Path(run.output_dir, "best.ckpt"), build_network(run.model)).results(images)[0]
     # Else the logits would prove little: those of a fresh network are the same for every image.
     assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max()
     for model in (OnnxModel(exported(run, "onnx")), MindirModel(exported(run, "mindir"))):
-        np.testing.assert_allclose(model.logits(images), expected, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(model.results(images)[0], expected, atol=1e-5 * np.abs(expected).max())
     by_opencv = opencv_logits(exported(run, "onnx"), images)
     np.testing.assert_allclose(by_opencv, expected, atol=1e-5 * np.abs(expected).max())
 
@@ -146,7 +146,7 @@ def test_a_file_that_computes_something_else_is_deleted(run, tmp_path, monkeypat
     network = build_network(config.model)
     save_weights(tmp_path / "best.ckpt", network, {})
     before = sorted(path.name for path in tmp_path.iterdir())
-    wrong = SimpleNamespace(logits=lambda images: np.full((len(images), 10), 1e3, np.float32))
+    wrong = SimpleNamespace(results=lambda images: [np.full((len(images), 10), 1e3, np.float32)])
     monkeypatch.setattr(export_module, {"mindir": "MindirModel", "onnx": "OnnxModel"}[kind], lambda *path: wrong)
     with pytest.raises(WrongExport, match=rf"exported resnet26_32_b1\.{kind} differs from the network by .* deleted"):
         export_checkpoint(config, tmp_path / "best.ckpt", [kind])
@@ -159,12 +159,13 @@ def test_a_difference(wrong, is_right, batch_size):
     """Up to 1e-4 of the largest logit is rounding; one image of one batch is enough to be wrong, and so is NaN."""
     images, expected = np.zeros((5, 1, 8, 8), np.float32), np.tile(np.float32([1, -2]), (5, 1))
 
-    def logits(images):
+    def results(images):
         computed = expected[: len(images)].copy()
         computed[4:, 1] += np.float32(wrong)
-        return computed
+        return [computed]
 
-    compared = ("x.onnx", SimpleNamespace(logits=logits), images, expected, Options(batch_size))
+    deployment = ClassDeployment({"preprocessing": {}, "labels": ["a", "b"]})
+    compared = ("x.onnx", SimpleNamespace(results=results), images, [expected], Options(batch_size), deployment)
     if is_right:
         assert difference(*compared) == pytest.approx(5e-5, rel=1e-2)
     else:
@@ -201,5 +202,5 @@ def test_a_broken_network_is_not_exported(tmp_path):
     network = build_network(config.model)
     network.fc.weight.set_data(ms.Tensor(np.full(network.fc.weight.shape, 3e38, np.float32)))
     save_weights(tmp_path / "best.ckpt", network, {})
-    with pytest.raises(UserError, match=r"best\.ckpt gives logits that are not finite"):
+    with pytest.raises(UserError, match=r"best\.ckpt gives numbers that are not finite"):
         export_checkpoint(config, tmp_path / "best.ckpt", ["onnx"])

@@ -71,10 +71,12 @@ def test_the_whole_function_in_a_current_onnx_file(swin):
     assert card["atc"] == {"reads": False, "why_not": ["opset 20 is above 18", "Gelu is not among its operators"]}
     pixels = np.random.default_rng(3).integers(0, 256, (4, 27, 33, 1), np.uint8)
     images = ((pixels / 255 - 0.3) / 0.35).transpose(0, 3, 1, 2).astype(np.float32)
-    expected = softmax(CheckpointModel(Path(swin.output_dir, "best.ckpt"), build_network(swin.model)).logits(images))
+    expected = softmax(
+        CheckpointModel(Path(swin.output_dir, "best.ckpt"), build_network(swin.model)).results(images)[0]
+    )
     model = OnnxModel(path)
-    np.testing.assert_allclose(model.logits(pixels), expected, atol=1e-5)
-    np.testing.assert_allclose(model.logits(pixels[2:3]), expected[2:3], atol=1e-5)
+    np.testing.assert_allclose(model.results(pixels)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(model.results(pixels[2:3])[0], expected[2:3], atol=1e-5)
 
 
 def test_an_encrypted_mindir(swin, capfd):
@@ -101,8 +103,8 @@ def test_onnx_in_float16(pvt):
     assert not {"Cast", "Sqrt"} & {*operators(path)} and card["atc"]["reads"]
     images = np.random.default_rng(3).standard_normal((4, 1, 32, 40)).astype(np.float16)
     model = OnnxModel(path)
-    assert model.logits(images).dtype == np.float16
-    np.testing.assert_allclose(model.logits(images)[1:2], model.logits(images[1:2]), rtol=1e-2, atol=1e-2)
+    assert model.results(images)[0].dtype == np.float16
+    np.testing.assert_allclose(model.results(images)[0][1:2], model.results(images[1:2])[0], rtol=1e-2, atol=1e-2)
 
 
 def test_mindir_in_float16(pvt):
@@ -120,8 +122,8 @@ def test_any_number_of_images_in_the_oldest_opset(san):
     assert card["max_difference"] < 1e-5 and onnx.load(path).opset_import[0].version == 11 and card["atc"]["reads"]
     images = np.random.default_rng(3).standard_normal((7, 1, 40, 32)).astype(np.float32)
     model = OnnxModel(path)
-    one_by_one = np.concatenate([model.logits(image[None]) for image in images])
-    np.testing.assert_allclose(model.logits(images), one_by_one, atol=1e-5 * np.abs(one_by_one).max())
+    one_by_one = np.concatenate([model.results(image[None])[0] for image in images])
+    np.testing.assert_allclose(model.results(images)[0], one_by_one, atol=1e-5 * np.abs(one_by_one).max())
 
 
 @pytest.mark.parametrize(("family", "opset"), [("san", 17), ("swin", 20), ("pvt", 11)])
@@ -130,7 +132,7 @@ def test_opencv_reads_a_fixed_batch(request, family, opset):
     path, card = export(request.getfixturevalue(family), "onnx", 2, opset=opset)
     assert card["atc"]["reads"] == (opset <= 18)
     images = np.random.default_rng(3).standard_normal(card["input"]["shape"]).astype(np.float32)
-    expected = OnnxModel(path).logits(images)
+    expected = OnnxModel(path).results(images)[0]
     assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max()
     np.testing.assert_allclose(opencv_logits(path, images), expected, atol=1e-5 * np.abs(expected).max())
 

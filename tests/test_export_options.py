@@ -11,6 +11,7 @@ import pytest
 from src.config import ModelConfig
 from src.deploy.options import Options, check_options
 from src.errors import UserError
+from src.tasks.class_deployment import ClassDeployment
 
 ROOT = Path(__file__).resolve().parent.parent
 INT8 = {"quantize": "int8", "calibration_dir": "images"}
@@ -35,7 +36,7 @@ INT8 = {"quantize": "int8", "calibration_dir": "images"}
 def test_contradictions(formats, wishes, named):
     """Each is one line that names the options, and never shows the key."""
     with pytest.raises(UserError) as refused:
-        check_options(formats, Options(**wishes), "CPU")
+        check_options(formats, Options(**wishes), "CPU", ClassDeployment)
     assert all(name in str(refused.value) for name in named), refused.value
     assert "k" * 16 not in f"{refused.value} {Options(**wishes)}"
 
@@ -46,11 +47,13 @@ def test_what_goes_together():
         (11, 17, 20), (None, 4), *[(False, True)] * 3
     ):
         wishes = {"batch_size": batch_size, "fold": fold, "softmax": softmax, "preprocess": preprocess}
-        check_options(["onnx"], Options(opset=opset, **wishes), "CPU")
-        check_options(["onnx"], Options(dtype="float16", **wishes), "CPU")
-        check_options(["onnx"], Options(**INT8, **wishes), "CPU")
-    check_options(["mindir"], Options(dtype="float16", softmax=True, preprocess=True, key=b"k" * 16), "CPU")
-    check_options(["mindir", "onnx", "air"], Options(softmax=True), "Ascend")
+        check_options(["onnx"], Options(opset=opset, **wishes), "CPU", ClassDeployment)
+        check_options(["onnx"], Options(dtype="float16", **wishes), "CPU", ClassDeployment)
+        check_options(["onnx"], Options(**INT8, **wishes), "CPU", ClassDeployment)
+    check_options(
+        ["mindir"], Options(dtype="float16", softmax=True, preprocess=True, key=b"k" * 16), "CPU", ClassDeployment
+    )
+    check_options(["mindir", "onnx", "air"], Options(softmax=True), "Ascend", ClassDeployment)
 
 
 def test_names():

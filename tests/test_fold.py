@@ -81,7 +81,7 @@ def assert_equal(computed, logits):
 
 def exported(network, name):
     """The model, whose padding is written out: some tools cannot read the rules, long deprecated, that stand for it."""
-    model = onnx_model(lambda: Serving(network), images(name), Options(BATCH), "logits")
+    model = onnx_model(lambda: Serving(network), images(name), Options(BATCH), ["logits"])
     attributes = [attributes_of(node) for node in model.graph.node if node.op_type in ("Conv", "MaxPool")]
     assert attributes and all("pads" in named for named in attributes)
     assert not any("auto_pad" in attributes_of(node) for node in model.graph.node)

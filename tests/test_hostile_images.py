@@ -48,7 +48,7 @@ def test_images(folder, form):
             path.write_bytes(changed)
         batches = ImageBatches(paths, partial(eval_transform, SPEC), 7, 2)
         read = []
-        for names, images in batches:
+        for names, (images,) in batches:
             assert images.shape == (len(names), 1, SIZE, SIZE) and np.isfinite(images).all()
             read += names
         assert read == sorted(read) and paths[-1] in read

@@ -33,7 +33,7 @@ KEY = "0123456789abcdef"
 def opened(path):
     """Run an exported file, or be refused in one line; anything else is the failure of a test."""
     try:
-        logits = ExportedModel(path).logits(np.zeros(SHAPE, np.float32))
+        logits = ExportedModel(path).results(np.zeros(SHAPE, np.float32))[0]
     except UserError as error:
         assert str(path) in str(error)
         return False
@@ -72,7 +72,7 @@ def test_an_onnx_file_of_another_model(folder):
         path = write_onnx(folder / "other.onnx", **form)
         describe(path, SHAPE)
         with pytest.raises(UserError, match=message):
-            ExportedModel(path).logits(np.zeros(SHAPE, np.float32))
+            ExportedModel(path).results(np.zeros(SHAPE, np.float32))[0]
 
 
 def image_of(folder):
@@ -238,7 +238,7 @@ def test_keys(mindir, tmp_path):
     for path in mindir:
         describe(path, SHAPE, change_card=lambda card, path=path: {**card, "encrypted": path == mindir[1]})
     zeros = np.zeros(SHAPE, np.float32)
-    assert ExportedModel(mindir[1], key=KEY.encode()).logits(zeros).shape == (4, 3)
+    assert ExportedModel(mindir[1], key=KEY.encode()).results(zeros)[0].shape == (4, 3)
     for path, key, message in (
         (mindir[1], None, "is encrypted; give its key"),
         (mindir[1], KEY[::-1].encode(), r"cannot be opened with this --key \(.*\); give the key it was exported with"),

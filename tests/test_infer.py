@@ -66,7 +66,7 @@ def test_all_three_forms_classify_alike(run):
     model = CheckpointModel(paths[2], build_network(run.model))
     for number, path in enumerate(images):
         spec = read_card(paths[0])["preprocessing"]
-        logits = model.logits(load_image(path, spec)[None])[0].astype(float)
+        logits = model.results(load_image(path, spec)[None])[0][0].astype(float)
         expected = np.exp(logits) / np.exp(logits).sum()
         for result in results:
             seen, best = result[number]

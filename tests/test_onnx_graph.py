@@ -2,6 +2,7 @@
 """Tidying an ONNX graph changes what it looks like, never what it computes."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, checker, helper, numpy_helper
@@ -10,6 +11,7 @@ from onnx_graphs import graph, operators, run
 
 from src.deploy.onnx.graph import tidy
 
+_COLUMN = np.arange(2, dtype=np.float32).reshape(2, 1, 1)
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["Add", "Mul", "Neg", "Tile", "Constant", "Identity", "Cast"]),
@@ -100,3 +102,25 @@ def test_only_equal_parts_need_no_sizes():
         assert split.op_type == "Split" and len(split.attribute) == named
         checker.check_model(model, full_check=True)
         np.testing.assert_array_equal(run(model, np.eye(2, 4, dtype=np.float32)), -np.eye(2, 4))
+
+
+def test_constants_by_the_opset_of_their_model():
+    """Squeeze took its axes otherwise before opset 13; by a newer one all axes of one would go."""
+    model = graph(
+        "float[2,3] image) => (float[2,3] logits", "a = Squeeze<axes=[2]>(b) logits = Mul(image, a)", b=_COLUMN
+    )
+    tidy(model)
+    assert operators(model) == ["Mul"]
+    np.testing.assert_array_equal(run(model, np.ones((2, 3), np.float32)), [[0] * 3, [1] * 3])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2])
+def test_stacks_are_joined(axis):
+    """As MindSpore's exporter writes `ops.stack`, by a sequence, which Ascend's converter does not have."""
+    nodes = f"s = SequenceConstruct(image, one) logits = ConcatFromSequence<axis={axis}, new_axis=1>(s)"
+    sizes = np.stack([np.zeros((2, 3))] * 2, axis).shape
+    one, image = np.arange(6, dtype=np.float32).reshape(2, 3), np.full((2, 3), 7, np.float32)
+    model = graph(f"float[2,3] image) => (float[{','.join(map(str, sizes))}] logits", nodes, one=one)
+    tidy(model)
+    assert set(operators(model)) == {"Unsqueeze", "Concat"}
+    np.testing.assert_array_equal(run(model, image), np.stack([image, one], axis))

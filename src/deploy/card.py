@@ -9,7 +9,7 @@ from src.errors import UserError
 from src.image_size import sides
 from src.tasks import deployment_of
 from src.training.atomic import replacing
-from src.training.deployment import LOGITS
+from src.training.deployment import results_of
 
 # Name of what goes in.
 INPUT = "image"
@@ -17,7 +17,7 @@ INPUT = "image"
 BATCH = "batch"
 # Of the input: what the numbers are, and the order of the axes.
 _KINDS = [("float32", "NCHW"), ("float16", "NCHW"), ("uint8", "NHWC")]
-_KEYS = {"sha256": str, "input": dict, "output": dict, "preprocessing": dict, "labels": list}
+_KEYS = {"sha256": str, "input": dict, "output": (dict, list), "preprocessing": dict, "labels": list}
 
 
 def card_path(model):
@@ -96,7 +96,9 @@ def _wrong(card):
         return "holds no JSON object"
     for key, kind in _KEYS.items():
         if not isinstance(card.get(key), kind):
-            return f"{key} is missing or no {kind.__name__}"
+            return f"{key} is missing or no {getattr(kind, '__name__', 'dict, or list of them')}"
+    if not all(isinstance(result, dict) for result in results_of(card)):
+        return "output is no dict, or list of them"
     if not all(isinstance(label, str) for label in card["labels"]):
         return "labels are not all text"
     try:
@@ -115,7 +117,7 @@ def _wrong(card):
             return f"preprocessing.mean has {count} numbers for {spec['in_channels']} channels"
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         return f"preprocessing cannot be used ({error})"
-    return _wrong_ends(card, deployment) or deployment.wrong()
+    return deployment.wrong() or _wrong_ends(card, deployment)
 
 
 def _wrong_ends(card, deployment):
@@ -128,11 +130,14 @@ def _wrong_ends(card, deployment):
     image = [channels, *size] if kind[1] == "NCHW" else [*size, channels]
     if not isinstance(images, list) or images[1:] != image or not _is_batch(images[0]):
         return f"input.shape is {images} but preprocessing makes images of {image}"
-    name, shape = card["output"].get("name", LOGITS) or LOGITS, card["output"].get("shape")
-    if name not in deployment.outputs:
-        return f"output.name is {name} but takes {' or '.join(deployment.outputs)}"
-    if shape != deployment.shape(name, images[0]):
-        return f"output.shape is {shape} but there are {images[0]} images and {len(card['labels'])} labels"
+    form, given = deployment.form, results_of(card)
+    if not given or form is None:
+        names = ", ".join(str(result.get("name")) for result in given)
+        return f"output.name is {names} but takes {' or '.join(deployment.outputs)}"
+    for result, shape in zip(given, deployment.results(form, images[0]).values()):
+        if result.get("shape") != shape:
+            count = f"{images[0]} images and {len(card['labels'])} labels"
+            return f"output.shape is {result.get('shape')} but there are {count}, which is {shape}"
     return ""
 
 

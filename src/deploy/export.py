@@ -24,7 +24,7 @@ from src.deploy.serving import Serving
 from src.errors import UserError
 from src.tasks import create_task, deployment_of
 from src.training.atomic import replacing
-from src.training.deployment import CLASSES, softmax
+from src.training.deployment import WHOLE_NUMBERS, results_of
 
 
 def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
@@ -50,7 +50,7 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
         WrongExport: a file that differs by more.
     """
     options, task = Options(batch_size, **wishes), create_task(config)
-    check_options(formats, options, config.device.target, task.deployment.outputs)
+    check_options(formats, options, config.device.target, task.deployment)
     folder = _made(Path(config.output_dir))
     model = CheckpointModel(checkpoint, task.build())
     description = {"task": config.task, **task.describe(model.meta)}
@@ -58,11 +58,10 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
     if problem := deployment.wrong():
         raise UserError(f"checkpoint {checkpoint} cannot be exported: {problem}")
     inputs, images = example_images(spec, options)
-    expected = model.logits(images)
-    if not np.isfinite(expected).all():
-        raise UserError(f"checkpoint {checkpoint} gives logits that are not finite; export an earlier one")
-    if options.softmax:
-        expected = softmax(expected)
+    form = options.form(deployment.outputs)
+    expected = model.results(images)
+    if not all(np.isfinite(part).all() for part in expected):
+        raise UserError(f"checkpoint {checkpoint} gives numbers that are not finite; export an earlier one")
     normalisation = spec if options.preprocess else None
     cards = {}
     for kind in formats:
@@ -81,7 +80,8 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
         }
         # Built again for each file: exporters leave traces.
         network = CheckpointModel(checkpoint, task.build()).network
-        serve = partial(Serving, fold(network) if options.fold else network, normalisation, options.output)
+        served = deployment.served(fold(network) if options.fold else network, form)
+        serve = partial(Serving, served, normalisation)
         with replacing(path) as temporary:
             if kind == "onnx":
                 runtime = _write_onnx(serve, inputs, task, options, card, temporary)
@@ -89,7 +89,7 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
                 write_mindspore(kind, serve(), inputs, options, temporary)
                 runtime = None if kind == "air" else MindirModel(temporary, options.key)
             if runtime:
-                card["max_difference"] = difference(path.name, runtime, inputs, expected, options)
+                card["max_difference"] = difference(path.name, runtime, inputs, expected, options, deployment)
         write_card(path, card)
     return cards
 
@@ -108,17 +108,19 @@ def _ends(inputs, deployment, options):
     """Return what a description says of a file's input and output."""
     batch = options.batch_size or BATCH
     layout = "NHWC" if options.preprocess else "NCHW"
-    name = options.output
-    kind = "int32" if name == CLASSES else options.dtype
+    results = [
+        {"name": name, "shape": sizes, "dtype": "int32" if name in WHOLE_NUMBERS else options.dtype}
+        for name, sizes in deployment.results(options.form(deployment.outputs), batch).items()
+    ]
     return {
         "input": {"name": INPUT, "shape": [batch, *inputs.shape[1:]], "dtype": str(inputs.dtype), "layout": layout},
-        "output": {"name": name, "shape": deployment.shape(name, batch), "dtype": kind},
+        "output": results if len(results) > 1 else results[0],
     }
 
 
 def _write_onnx(serve, inputs, task, options, card, path):
     """Write an ONNX file and return it, ready to run; `card` learns how accurate int8 is, and if `atc` reads it."""
-    model = onnx_model(serve, inputs, options, card["output"]["name"])
+    model = onnx_model(serve, inputs, options, [result["name"] for result in results_of(card)])
     if options.quantize:
         model, card["int8"] = quantize_and_judge(model, task, card, options)
     refusals = atc_refusals(model)

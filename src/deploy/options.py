@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 
 from src.errors import UserError, did_you_mean
-from src.training.deployment import CLASSES, LOGITS, PROBABILITIES
+from src.training.deployment import CLASSES, PROBABILITIES, RAW
 
 FORMATS = ("mindir", "onnx", "air")
 # What older deployment tools read; LayerNormalization as one operator; GELU too.
@@ -29,6 +29,7 @@ class Options:
         fold (bool): fold norms and what else is constant into the weights.
         softmax (bool): give probabilities instead of logits.
         argmax (bool): give the class instead of logits.
+        raw (bool): leave out the selection of a detector's answers.
         preprocess (bool): take pixels, uint8 (B, H, W, C), and normalise them.
         key (bytes | None): encrypts MindIR.
     """
@@ -41,6 +42,7 @@ class Options:
     fold: bool = True
     softmax: bool = False
     argmax: bool = False
+    raw: bool = False
     preprocess: bool = False
     key: bytes | None = field(default=None, repr=False)
 
@@ -49,9 +51,14 @@ class Options:
         return self.opset or (SMALL_OPSET if self.is_small else OPSETS[0])
 
     @property
-    def output(self):
-        """What a file gives, of `src.training.deployment`."""
-        return PROBABILITIES if self.softmax else CLASSES if self.argmax else LOGITS
+    def wished(self):
+        """The form of the file that is wished for: {option: form}, empty where it is the usual one of its task."""
+        forms = {"softmax": PROBABILITIES, "argmax": CLASSES, "raw": RAW}
+        return {option: form for option, form in forms.items() if getattr(self, option)}
+
+    def form(self, outputs):
+        """Return which of `outputs`, those of a `Deployment`, the file has."""
+        return next(iter(self.wished.values()), outputs[0])
 
     @property
     def tolerance(self):
@@ -64,9 +71,9 @@ class Options:
         return self.dtype != "float32" or bool(self.quantize)
 
     def file_name(self, model, kind):
-        """Return `<model>_<S or HxW>_b<batch>[_pixels][_softmax|_argmax][_fp16|_int8].<kind>` for a `ModelConfig`."""
+        """Return `<model>_<S or HxW>_b<batch>[_pixels][_<wished>][_fp16|_int8].<kind>` for a `ModelConfig`."""
         parts = [model.title, size_text(model.size), f"b{self.batch_size or 'N'}"]
-        parts += ["pixels"] * self.preprocess + ["softmax"] * self.softmax + ["argmax"] * self.argmax
+        parts += ["pixels"] * self.preprocess + [*self.wished]
         parts += ["fp16"] * (self.dtype == "float16") + [self.quantize] * bool(self.quantize)
         return f"{'_'.join(parts)}.{kind}"
 
@@ -76,11 +83,11 @@ def size_text(size):
     return "x".join(map(str, size if size[0] != size[1] else size[:1]))
 
 
-def check_options(formats, options, target, outputs=(LOGITS, PROBABILITIES, CLASSES)):
+def check_options(formats, options, target, deployment):
     """Refuse what is unknown, what cannot be made on the device `target`, and wishes that contradict each other.
 
     Args:
-        outputs (tuple): what files of the task may give.
+        deployment (type): the `Deployment` of the task.
 
     Raises:
         UserError: names the options.
@@ -123,11 +130,20 @@ def check_options(formats, options, target, outputs=(LOGITS, PROBABILITIES, CLAS
             options.quantize and options.dtype != "float32",
             "--quantize int8 and --dtype float16 contradict each other; what is not int8 stays float32",
         ),
-        (options.softmax and options.argmax, "--softmax and --argmax contradict each other; leave one of them out"),
         (
-            options.output not in outputs,
-            f"--{'softmax' if options.softmax else 'argmax'} gives {options.output}, and files of this task give "
-            f"{' or '.join(outputs)}; leave it out",
+            len(options.wished) > 1,
+            f"{' and '.join(f'--{wish}' for wish in options.wished)} contradict each other; leave one of them out",
+        ),
+        *(
+            (
+                form not in deployment.outputs,
+                f"--{option} gives {form}, and files of this task give {' or '.join(deployment.outputs)}; leave it out",
+            )
+            for option, form in options.wished.items()
+        ),
+        *(
+            (kind in (options.dtype, options.quantize), f"{kind} is not for files of this task: {reason}")
+            for kind, reason in deployment.refused.items()
         ),
         (options.key and formats != ["mindir"], "--key encrypts MindIR only; give --format mindir"),
     ):

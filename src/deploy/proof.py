@@ -28,35 +28,28 @@ def example_images(spec, options):
     return pixels, np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
 
 
-def difference(name, runtime, images, expected, options):
-    """Return by how much what a file makes of `images` differs from `expected`, as a part of the largest number there.
-
-    Where the file gives classes, it is by how much its class is below the best one.
+def difference(name, runtime, images, expected, options, deployment):
+    """Return by how much what a file makes of `images` differs from `expected`, see `Deployment.difference`.
 
     Args:
         name (str): of the file.
         runtime: the file, see `src.deploy.running.runtime`.
-        images, expected (numpy arrays): as many as the file takes; those of `example_images` where it takes any number.
+        images (numpy.ndarray): as many as the file takes; those of `example_images` where it takes any number.
+        expected (list): what the network gives for them.
         options (Options): of the file.
+        deployment (Deployment): of the network.
 
     Raises:
         WrongExport: by more than `options.tolerance`, or the file's results are not finite.
     """
     counts = [options.batch_size] if options.batch_size else BATCHES
-    computed = [runtime.logits(images[:count]) for count in counts]
-    largest = np.max([_farthest(part, expected[: len(part)]) for part in computed]) / (np.abs(expected).max() or 1)
+    form = options.form(deployment.outputs)
+    parts = [(runtime.results(images[:count]), [part[:count] for part in expected]) for count in counts]
+    largest = np.max([deployment.difference(form, *part) for part in parts])
     # Not `>`, which lets NaN pass.
     if not largest <= (np.inf if options.tolerance is None else options.tolerance):
         raise WrongExport(
-            f"the exported {name} differs from the network by {largest:.1e} of the largest logit (allowed: "
+            f"the exported {name} differs from the network by {largest:.1e} {deployment.unit} (allowed: "
             f"{options.tolerance:.0e}) and was deleted; --device_target CPU rounds least"
         )
     return float(largest)
-
-
-def _farthest(computed, expected):
-    if computed.dtype.kind == "f":
-        return np.abs(computed - expected).max()
-    if computed.min() < 0 or computed.max() >= expected.shape[1]:
-        return np.nan
-    return (expected.max(1) - np.take_along_axis(expected, computed[:, None], 1)[:, 0]).max()

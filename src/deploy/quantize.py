@@ -66,7 +66,7 @@ def quantize_and_judge(model, task, card, options):
             # Of 256 values, several logits would be the largest; behind other linear layers is float32 anyway.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
-        models = [_Model(OnnxModel(path).logits, card, options) for path in (prepared, quantized)]
+        models = [_Model(OnnxModel(path).results, card, options) for path in (prepared, quantized)]
         try:
             judges = [task.judge_file(model, "the network") for model in models]
         except UserError as error:
@@ -103,10 +103,10 @@ def _averages(array):
 
 
 class _Model:
-    """What computes logits, as `Task.judge_file` takes it."""
+    """What computes results, as `Task.judge_file` takes it."""
 
-    def __init__(self, logits, card, options):
-        self.logits, self.card, self.batch_size = logits, card, options.batch_size
+    def __init__(self, results, card, options):
+        self.results, self.card, self.batch_size = results, card, options.batch_size
 
 
 class _Calibration(CalibrationDataReader):
@@ -123,11 +123,12 @@ class _Calibration(CalibrationDataReader):
     def _given(self, name, card, options):
         deployment, given = deployment_of(card), []
 
-        def logits(images):
+        def results(images):
             given.append({name: images})
-            return np.zeros(deployment.shape(options.output, len(images)), np.float32)  # as good as any
+            sizes = deployment.results(options.form(deployment.outputs), len(images)).values()
+            return [np.zeros(shape, np.float32) for shape in sizes]  # as good as any
 
-        for _ in _answers([_Model(logits, card, options)], options):
+        for _ in _answers([_Model(results, card, options)], options):
             yield from given
             given.clear()
 
@@ -143,7 +144,7 @@ def _answers(models, options):
     most = min(CALIBRATION_IMAGES, predictors[0].deployment.sample)
     batches = predictors[0].read(paths[:: -(-len(paths) // most)])
     for _, images in batches:
-        deployments = ((each.deployment, each.deployment.answers(each.run, images)) for each in predictors)
+        deployments = ((each.deployment, each.deployment.answers(each.run, *images)) for each in predictors)
         yield from zip(*([deployment.found(answer) for answer in answers] for deployment, answers in deployments))
     if batches.unreadable:
         raise UserError(f"--calibration_dir: {batches.unreadable[0]}")

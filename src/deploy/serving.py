@@ -3,9 +3,8 @@
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
+from mindspore import nn
 
-from src.training.deployment import CLASSES, LOGITS, PROBABILITIES
 from src.training.precision import mixed_precision
 
 
@@ -13,30 +12,24 @@ class Serving(nn.Cell):
     """A network with its input named as in exported files.
 
     Args:
-        network (nn.Cell): images (B, C, H, W), normalised, to logits (B, K, ...).
+        network (nn.Cell): images (B, C, H, W), normalised, to results, see `src.training.deployment`.
         normalisation (dict): mean and std of pixels between 0 and 1, a number for each channel; takes pixels, uint8
             (B, H, W, C), in place of images. None: takes images.
-        output (str): what it gives, of `src.training.deployment`: classes are int32 (B, ...).
     """
 
-    def __init__(self, network, normalisation=None, output=LOGITS):
+    def __init__(self, network, normalisation=None):
         super().__init__(auto_prefix=False)
         self.network = network
         self.takes_pixels = normalisation is not None
         if self.takes_pixels:
             mean, std = np.array(normalisation["mean"]), np.array(normalisation["std"])
             self.scale, self.offset = _by_channel(1 / (255 * std)), _by_channel(-mean / std)
-        self.output = output
-        self.softmax, self.argmax = ops.Softmax(1), ops.Argmax(1, ms.int32)
         self.set_train(False)
 
     def construct(self, image):
         if self.takes_pixels:
             image = image.astype(ms.float32).transpose(0, 3, 1, 2) * self.scale + self.offset
-        out = self.network(image)
-        if self.output == PROBABILITIES:
-            return self.softmax(out)
-        return self.argmax(out) if self.output == CLASSES else out
+        return self.network(image)
 
 
 def _by_channel(numbers):
@@ -44,7 +37,7 @@ def _by_channel(numbers):
 
 
 class HalfPrecision(nn.Cell):
-    """A `Serving` in float16: its parameters, all arithmetic but that of norms and softmax, and the output."""
+    """A `Serving` of one result in float16: its parameters, all arithmetic but that of norms and softmax, and that."""
 
     def __init__(self, serving):
         super().__init__(auto_prefix=False)
@@ -56,4 +49,4 @@ class HalfPrecision(nn.Cell):
 
     def construct(self, image):
         out = self.serving(image)
-        return out if self.serving.output == CLASSES else out.astype(ms.float16)
+        return out if out.dtype == ms.int32 else out.astype(ms.float16)

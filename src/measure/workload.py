@@ -59,7 +59,7 @@ class Workload:
         settle(self.network, self.shape)
         network = fold(self.network) if self.setting.form == FOLDED else self.network
         images = np.zeros(self.shape, np.float32)
-        onnx.save(onnx_model(lambda: Serving(network), images, Options(self.setting.batch_size), LOGITS), path)
+        onnx.save(onnx_model(lambda: Serving(network), images, Options(self.setting.batch_size), [LOGITS]), path)
 
     def compile(self, phase, runs):
         """Make the graph of a phase; return the seconds that compiling and the first run took.

@@ -48,8 +48,8 @@ class ClassDeployment(Deployment):
             return f"classes are not the folders of the {len(self.labels)} labels"
         return ""
 
-    def shape(self, output, images):
-        return [images, len(self.labels)]
+    def results(self, form, images):
+        return {form: [images, len(self.labels)]}
 
     def at_once(self, batch_size):
         return batch_size
@@ -58,7 +58,7 @@ class ClassDeployment(Deployment):
         return eval_transform(self.spec, name, self.as_pixels)
 
     def answers(self, run, images):
-        return softmax(np.stack(list(run(images))))
+        return softmax(np.stack([logits for (logits,) in run(images)]))
 
     def found(self, answer):
         return answer.argmax()
@@ -86,7 +86,7 @@ class _FileStep:
         self(image, label)
 
     def __call__(self, image, label):
-        return self.judge(ms.Tensor(self.model.logits(image.asnumpy())), label)
+        return self.judge(ms.Tensor(self.model.results(image.asnumpy())[0]), label)
 
 
 def judge_of_file(model, batch_size, names):

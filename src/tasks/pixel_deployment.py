@@ -53,8 +53,8 @@ class PixelDeployment(Deployment):
         """The value of class 0 in a mask."""
         return int(self.card["reduce_zero_label"])
 
-    def shape(self, output, images):
-        return [images, *([len(self.labels)] if output == LOGITS else []), *self.spec["image_size"]]
+    def results(self, form, images):
+        return {form: [images, *([len(self.labels)] if form == LOGITS else []), *self.spec["image_size"]]}
 
     def at_once(self, batch_size):
         return 1
@@ -85,8 +85,8 @@ class PixelDeployment(Deployment):
         one in whose middle a pixel lies gives it.
         """
         windows = Windows(image.shape[1:], sides(self.spec["image_size"]), self.spec["stride"])
-        answers = run(map(self.taken, windows.cut(image)))
-        if self.card.get("output", {}).get("name", LOGITS) == LOGITS:
+        answers = (answer for (answer,) in run(map(self.taken, windows.cut(image))))
+        if self.form == LOGITS:
             return windows.averaged(answers)
         classes = windows.nearest(answers)
         return (classes == np.arange(len(self.labels))[:, None, None]).astype(np.float32)

@@ -143,7 +143,7 @@ class Segmentation(Task):
         wanted = self.preprocessing(deployment.spec["image_size"])
         refuse_other_images(whose, deployment.spec, {**wanted, "stride": deployment.spec["stride"]})
         self.open_to_judge({"classes": deployment.labels}, whose)
-        run = Runner(model.logits, model.batch_size or 1)
+        run = Runner(model.results, model.batch_size or 1)
         return self._judge(FileAnswers(deployment, run))
 
     def told(self, result):

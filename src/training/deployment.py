@@ -7,9 +7,21 @@ import itertools
 import numpy as np
 
 from src.errors import UserError
+from src.training.endings import CLASSES, LOGITS, PROBABILITIES, Ending
 
-# What a file may give, by name: the numbers of each class along axis 1; those, positive with sum 1; or the class.
-LOGITS, PROBABILITIES, CLASSES = "logits", "probabilities", "classes"
+# Forms of detectors' files: what is found on an image, or the boxes of all anchors with their scores.
+DETECTIONS, RAW = "detections", "raw"
+# Results that are int32 in every file.
+WHOLE_NUMBERS = (CLASSES, "labels", "count")
+
+
+def results_of(card):
+    """Return what a description says of each result of its file, name, shape and dtype, as a list of dicts.
+
+    There it is one dict where there is one result, and a list of them where there are several.
+    """
+    given = card.get("output", [])
+    return given if isinstance(given, list) else [given]
 
 
 class Deployment:
@@ -21,7 +33,10 @@ class Deployment:
             std, by channel, of pixels in 0..1, in_channels, and orientation (of `src.data.image_files.decode`).
 
     Attributes:
-        outputs (tuple): what files may give, of `LOGITS`, `PROBABILITIES` and `CLASSES`.
+        outputs (tuple): the forms that files may have, by what they give; the first is the usual one.
+        refused (dict): of "float16" and "int8", those that make no sense, and why.
+        unit (str): what differences between a file and its network are parts of.
+        columns (tuple): names of what `steps` make of an image.
         options (tuple): of `infer.py`, those that belong to this task and not to all.
         labels (list): names of the classes.
         sample (int): images that are enough to tell how accurate a network is, or which values occur in it.
@@ -29,6 +44,7 @@ class Deployment:
     """
 
     outputs, options, sample = (), (), 2000
+    refused, unit, columns = {}, "of the largest logit", ("image",)
 
     def __init__(self, card):
         self.card, self.spec, self.labels = card, card["preprocessing"], card["labels"]
@@ -38,9 +54,39 @@ class Deployment:
         """Say what of the description cannot be used; "" if nothing. Labels are text, mean and std were looked at."""
         raise NotImplementedError
 
-    def shape(self, output, images):
-        """Return the sizes of what a file gives for so many `images`, as a list; `output` is one of `outputs`."""
+    def results(self, form, images):
+        """Return what a file of one of `outputs` gives for so many `images`: {name: sizes, as a list}, in order."""
         raise NotImplementedError
+
+    @property
+    def form(self):
+        """Which of `outputs` the file has, None where that is none; of a network without a file the usual one."""
+        names = [result.get("name") or LOGITS for result in results_of(self.card)] or [
+            *self.results(self.outputs[0], 1)
+        ]
+        return next((form for form in self.outputs if [*self.results(form, 1)] == names), None)
+
+    def served(self, network, form):
+        """Return the Cell that a file holds: images (B, C, H, W), normalised, to the `results` of `form`, in order."""
+        return Ending(network, form)
+
+    def difference(self, form, computed, expected):
+        """Return by how much what a file gives differs from what its network does, in `unit`; NaN: it is nonsense.
+
+        Args:
+            form (str): of the file.
+            computed (list): its results.
+            expected (list): what the network gives for the same images.
+        """
+        (computed,), (expected,) = computed, expected
+        expected = softmax(expected) if form == PROBABILITIES else expected
+        largest = np.abs(expected).max() or 1
+        if computed.dtype.kind == "f":
+            return np.abs(computed - expected).max() / largest
+        # By how much the class is below the best one: rounding may choose either of two.
+        if computed.min() < 0 or computed.max() >= expected.shape[1]:
+            return np.nan
+        return (expected.max(1) - np.take_along_axis(expected, computed[:, None], 1)[:, 0]).max() / largest
 
     def at_once(self, batch_size):
         """Return how many images are read at once for a network that takes `batch_size`."""
@@ -59,7 +105,7 @@ class Deployment:
 
         Args:
             run (Runner): the network.
-            images (numpy.ndarray): what `steps` made of as many as `at_once` says.
+            images (numpy.ndarray): what `steps` made of as many as `at_once` says; an array for each of `columns`.
         """
         raise NotImplementedError
 
@@ -84,24 +130,24 @@ class Runner:
     """A network, run on any number of images, as many at once as it takes.
 
     Args:
-        logits: `logits(images)` of at most `batch_size` images, an array: what the network gives of each.
+        results: `results(images)` of at most `batch_size` images, a list of arrays: what the network gives of each.
         batch_size (int): how many.
         is_fixed (bool): it takes no fewer either, so the last ones are filled up. Otherwise they are to as many as came
             before: MindSpore compiles anew for each number.
     """
 
-    def __init__(self, logits, batch_size, is_fixed=True):
-        self.logits, self.batch_size = logits, batch_size
+    def __init__(self, results, batch_size, is_fixed=True):
+        self.results, self.batch_size = results, batch_size
         self._least = batch_size if is_fixed else 0
 
     def __call__(self, images):
-        """Yield what the network gives for each of an iterable of images."""
+        """Yield what the network gives for each of an iterable of images, a tuple of arrays."""
         images = iter(images)
         while group := list(itertools.islice(images, self.batch_size)):
             self._least = max(self._least, len(group))
             batch = np.stack(group)
             batch = np.pad(batch, [(0, self._least - len(group))] + [(0, 0)] * (batch.ndim - 1))
-            yield from self.logits(batch)[: len(group)]
+            yield from itertools.islice(zip(*self.results(batch)), len(group))
 
 
 def refuse_other_images(whose, spec, wanted):

@@ -146,7 +146,7 @@ class Task:
 
         Args:
             model: has card, the description, batch_size, images it takes at once or None for any number, and
-                `logits(images)`.
+                `results(images)`.
             whose (str): file this is, for messages.
 
         Raises:

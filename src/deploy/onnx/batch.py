@@ -17,7 +17,7 @@ def open_batch(model, other, name):
 
     Args:
         model, other (onnx.ModelProto): tidy exports of one network for some number of images and one image more.
-        name (str): of the axis that becomes open, first of the input and of the output.
+        name (str): of the axis that becomes open, first of the input and of each output.
 
     Raises:
         ValueError: they differ in more than constants that follow the number of images; names the node.
@@ -39,7 +39,7 @@ def open_batch(model, other, name):
                 node.input[place] = lines.through(constants[one], others[two], node.op_type)
     set_constants(graph, {**constants, **lines.constants})
     set_nodes(graph, [*lines.nodes, *graph.node])
-    for value in (graph.input[0], graph.output[0]):
+    for value in (graph.input[0], *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = name
     return model
 

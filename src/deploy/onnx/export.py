@@ -24,14 +24,14 @@ from src.ops.resize import by_products
 _TWO_BATCHES = (2, 3)
 
 
-def onnx_model(serve, images, options, output):
+def onnx_model(serve, images, options, names):
     """Return the ONNX model of a network, checked for validity and not yet run.
 
     Args:
         serve: without arguments, returns a new `Serving` of the network; exporting one twice fails.
         images (numpy array): what it takes, as many as the file shall take, or 3 where it takes any number.
         options (Options): of the file.
-        output (str): name of the result.
+        names (list): of the results.
 
     Raises:
         UserError: the graph cannot be made to take any number of images.
@@ -41,7 +41,7 @@ def onnx_model(serve, images, options, output):
         images = images.astype(np.float32)
     sizes = [options.batch_size] if options.batch_size else _TWO_BATCHES
     # All while shapes are known: later, converters add nodes that find them out.
-    models = [_renewed(tidy(_exported(serve(), images[:size], output)), options.onnx_opset) for size in sizes]
+    models = [_renewed(tidy(_exported(serve(), images[:size], names)), options.onnx_opset) for size in sizes]
     try:
         model = models[0] if options.batch_size else tidy(open_batch(*models, BATCH))
     except ValueError as error:
@@ -51,7 +51,7 @@ def onnx_model(serve, images, options, output):
     return checked(model)
 
 
-def _exported(cell, images, output):
+def _exported(cell, images, names):
     # MindSpore exports to paths of a few ASCII characters only, and closes their folder to others.
     with tempfile.TemporaryDirectory() as scratch:
         path = f"{scratch}/network.onnx"
@@ -59,8 +59,9 @@ def _exported(cell, images, output):
             export(cell, ms.Tensor(images), file_name=path, input_names=[INPUT])
         model = onnx.load(path)
     # By the exporter itself, the node before the last one would get the name where that is a Cast.
-    rename(model.graph, {model.graph.output[0].name: output})
-    model.graph.output[0].name = output
+    rename(model.graph, {value.name: name for value, name in zip(model.graph.output, names)})
+    for value, name in zip(model.graph.output, names, strict=True):
+        value.name = name
     return model
 
 

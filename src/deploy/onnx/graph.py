@@ -3,7 +3,7 @@
 
 import re
 
-from onnx import helper, numpy_helper, shape_inference
+from onnx import ValueInfoProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 # MindSpore numbers the values it names itself; the parameters keep the names they have in the checkpoint.
@@ -25,7 +25,15 @@ def tidy(model):
     """
     # What is known of values by their old names.
     del model.graph.value_info[:]
-    for step in (_skip_copies, _compute_constants, _keep_needed, _split_evenly, _store_once, _call_by_operator):
+    for step in (
+        _join_stacks,
+        _skip_copies,
+        _compute_constants,
+        _keep_needed,
+        _split_evenly,
+        _store_once,
+        _call_by_operator,
+    ):
         step(model)
     model.graph.name = "network"
     return model
@@ -71,6 +79,23 @@ def rename(graph, new_names):
         node.output[:] = [new_names.get(name, name) for name in node.output]
 
 
+def _join_stacks(model):
+    """Stack tensors by Concat: MindSpore's exporter makes sequences of them, which few tools know."""
+    sequences = {node.output[0]: list(node.input) for node in model.graph.node if node.op_type == "SequenceConstruct"}
+    nodes = []
+    for node in model.graph.node:
+        attributes = attributes_of(node)
+        if node.op_type != "ConcatFromSequence" or not attributes.get("new_axis"):
+            nodes.append(node)
+            continue
+        # A leading digit: tidying finds better names.
+        parts = [f"0-{node.output[0]}-{number}" for number in range(len(sequences[node.input[0]]))]
+        for name, part in zip(sequences[node.input[0]], parts):
+            nodes.append(helper.make_node("Unsqueeze", [name], [part], axes=[attributes["axis"]]))
+        nodes.append(helper.make_node("Concat", parts, list(node.output), axis=attributes["axis"]))
+    set_nodes(model.graph, nodes)
+
+
 def _skip_copies(model):
     graph = model.graph
     inferred = shape_inference.infer_shapes(model).graph
@@ -99,17 +124,26 @@ def _skip_copies(model):
 
 def _compute_constants(model):
     constants, kept = constants_of(model.graph), []
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
     for node in model.graph.node:
         if node.op_type == "Constant":
             constants[node.output[0]] = numpy_helper.to_array(helper.get_node_attr_value(node, "value"))
         elif node.op_type not in _COPYING and all(name in constants for name in node.input if name):
-            feeds = {name: constants[name] for name in node.input if name}
-            constants.update(zip(node.output, ReferenceEvaluator(node, opsets=opsets).run(None, feeds)))
+            constants.update(_computed(node, {name: constants[name] for name in node.input if name}, model))
         else:
             kept.append(node)
     set_nodes(model.graph, kept)
     set_constants(model.graph, constants)
+
+
+def _computed(node, feeds, model):
+    """Return the results of a node by name, as the opset of its model has them; of a node alone it is the newest."""
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in feeds.items()
+    ]
+    graph = helper.make_graph([node], "node", inputs, [ValueInfoProto(name=name) for name in node.output])
+    evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=model.opset_import))
+    return dict(zip(node.output, evaluator.run(None, feeds)))
 
 
 def _keep_needed(model):

@@ -10,7 +10,7 @@ import numpy as np
 from src.deploy.card import card_path, read_card
 from src.deploy.running.runtime import MindirModel, OnnxModel
 from src.errors import UserError
-from src.training.deployment import CLASSES, PROBABILITIES
+from src.training.deployment import PROBABILITIES, results_of
 
 # How loading fails, and the mend; a damaged file was refused before, so that the key is to blame.
 _BAD_FILE = "cannot be loaded", "export again"
@@ -58,10 +58,10 @@ class ExportedModel:
         images = self.card["input"]
         self.batch_size = images["shape"][0] if isinstance(images["shape"][0], int) else None
 
-    def logits(self, images):
-        """Return float32 (B, K, ...): logits, or the logarithms of probabilities that the file gives, which do as well.
+    def results(self, images):
+        """Return what the file gives, a list of arrays, float32 or int32, see `src.training.deployment.Deployment`.
 
-        Of a file that gives classes, these: int32 (B, ...).
+        Of probabilities these are the logarithms, which do as well as logits.
 
         Args:
             images: normalised, float32 (B, C, H, W), or, where the description says so, pixels, uint8 (B, H, W, C).
@@ -69,13 +69,20 @@ class ExportedModel:
         Raises:
             UserError: the file is not what its description says.
         """
-        expected = self.card["output"]
         with self._failing_in_one_line("cannot be run"):
-            result = self._model.logits(images.astype(self.card["input"]["dtype"], copy=False))
+            results = self._model.results(images.astype(self.card["input"]["dtype"], copy=False))
+        expected = results_of(self.card)
+        if len(results) != len(expected):
+            raise UserError(
+                f"model {self.path} has {len(results)} outputs and {self.path.name}.json {len(expected)}; export again"
+            )
+        return [self._checked(result, one, images) for result, one in zip(results, expected)]
+
+    def _checked(self, result, expected, images):
         shape = [len(images), *expected["shape"][1:]]
         if [*result.shape] != shape or result.dtype != expected["dtype"]:
             raise self._contradiction("output", [*result.shape], result.dtype, shape, expected["dtype"])
-        if expected["name"] == CLASSES:
+        if result.dtype.kind == "i":
             return result
         result = result.astype(np.float32)
         if not np.isfinite(result).all():
@@ -93,16 +100,20 @@ class ExportedModel:
 
     def _check_signature(self, session):
         """Compare what goes into and comes out of an ONNX file with the description."""
-        for what, values in (("input", session.get_inputs()), ("output", session.get_outputs())):
-            expected = self.card[what]
-            if [value.name for value in values] != [expected["name"]]:
+        for what, values, described in (
+            ("input", session.get_inputs(), [self.card["input"]]),
+            ("output", session.get_outputs(), results_of(self.card)),
+        ):
+            names, expected = [value.name for value in values], [one["name"] for one in described]
+            if names != expected:
                 raise UserError(
-                    f"model {self.path} has the {what}s {[value.name for value in values]}, but {self.path.name}.json "
-                    f"says {expected['name']}; export again"
+                    f"model {self.path} has the {what}s {names}, but {self.path.name}.json says "
+                    f"{', '.join(map(str, expected))}; export again"
                 )
-            kind, shape = _ONNX_TYPES.get(values[0].type, values[0].type), values[0].shape
-            if [shape, kind] != [expected["shape"], expected["dtype"]]:
-                raise self._contradiction(what, shape, kind, expected["shape"], expected["dtype"])
+            for value, one in zip(values, described):
+                kind, shape = _ONNX_TYPES.get(value.type, value.type), value.shape
+                if [shape, kind] != [one["shape"], one["dtype"]]:
+                    raise self._contradiction(what, shape, kind, one["shape"], one["dtype"])
 
     def _contradiction(self, what, shape, kind, expected_shape, expected_kind):
         return UserError(

@@ -64,17 +64,18 @@ class ImageBatches:
         steps: `steps(name)` returns how an image is prepared, see `src.training.deployment.Deployment`.
         batch_size (int): images of a batch; the last one may be short.
         threads (int): how many prepare images.
+        columns (sequence): names of what the steps make of an image.
 
     Yields:
-        tuple: the paths of the batch, as a list, and its images, as one array.
+        tuple: the paths of the batch, as a list, and its images, a list with an array for each column.
 
     Attributes:
         unreadable (list[str]): what is wrong with each image that was passed over.
         turned (int): images whose EXIF orientation was not applied.
     """
 
-    def __init__(self, paths, steps, batch_size, threads):
-        self.paths, self.batch_size, self.threads = paths, batch_size, threads
+    def __init__(self, paths, steps, batch_size, threads, columns=("image",)):
+        self.paths, self.batch_size, self.threads, self.columns = paths, batch_size, threads, list(columns)
         self.unreadable = []
         # Path and problem of the images that are on their way, by their numbers, in order.
         self._sent = {}
@@ -89,10 +90,10 @@ class ImageBatches:
         before = ds.config.get_error_samples_mode()
         ds.config.set_error_samples_mode(ds.config.ErrorSamplesMode.SKIP)
         try:
-            images = ds.GeneratorDataset(self._encoded, ["image", "position", "number"], python_multiprocessing=False)
-            images = images.map(self._steps, ["image", "position"], ["image"], num_parallel_workers=self.threads)
+            images = ds.GeneratorDataset(self._encoded, ["content", "position", "number"], python_multiprocessing=False)
+            images = images.map(self._steps, ["content", "position"], self.columns, num_parallel_workers=self.threads)
             batches = images.batch(self.batch_size, num_parallel_workers=1)
-            for images, numbers in batches.create_tuple_iterator(num_epochs=1, output_numpy=True):
+            for *images, numbers in batches.create_tuple_iterator(num_epochs=1, output_numpy=True):
                 yield [self._arrived(int(number)) for number in numbers], images
             self._arrived(None)
         finally:

@@ -20,7 +20,7 @@ class Predictor:
     """A network with what stands before and after it.
 
     Args:
-        model: has `logits(images)`, see `src.deploy.running.exported` and `src.deploy.running.runtime`.
+        model: has `results(images)`, see `src.deploy.running.exported` and `src.deploy.running.runtime`.
         deployment (Deployment): what is to be known of it.
         batch_size (int): images that the model takes at once.
         is_fixed (bool): it takes no fewer either.
@@ -28,13 +28,15 @@ class Predictor:
 
     def __init__(self, model, deployment, batch_size, is_fixed=True):
         self.model, self.deployment, self.batch_size = model, deployment, batch_size
-        self.run = Runner(model.logits, batch_size, is_fixed)
+        self.run = Runner(model.results, batch_size, is_fixed)
 
     def read(self, paths, threads=None):
         """Return the `ImageBatches` of image files, prepared by so many threads; None: one for each core."""
         cores = os.cpu_count()
         at_once = self.deployment.at_once(self.batch_size)
-        return ImageBatches(paths, self.deployment.steps, at_once, min(threads or cores, cores))
+        return ImageBatches(
+            paths, self.deployment.steps, at_once, min(threads or cores, cores), self.deployment.columns
+        )
 
     def answers(self, batches):
         """Yield `(path, answer)` for each image, see `src.training.deployment.Deployment.answers`.
@@ -46,7 +48,7 @@ class Predictor:
             UserError: the model is not what its description says.
         """
         for paths, images in batches:
-            yield from zip(paths, self.deployment.answers(self.run, images))
+            yield from zip(paths, self.deployment.answers(self.run, *images))
 
 
 def open_predictor(path, config_path=None, batch_size=None, **options):

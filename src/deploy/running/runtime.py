@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network in three forms, each with `logits(images)`: NumPy arrays as the form takes and gives them."""
+"""A network in three forms, each with `results(images)`: NumPy arrays as the form takes and gives them."""
 
 import mindspore as ms
 import onnxruntime
@@ -39,8 +39,8 @@ class OnnxModel:
         options.intra_op_num_threads = threads
         self.session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
 
-    def logits(self, images):
-        return self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
+    def results(self, images):
+        return self.session.run(None, {self.session.get_inputs()[0].name: images})
 
 
 class MindirModel:
@@ -54,14 +54,14 @@ class MindirModel:
     def __init__(self, path, key=None):
         self.graph = nn.GraphCell(ms.load(str(path), **({"dec_key": key} if key else {})))
 
-    def logits(self, images):
-        return self.graph(ms.Tensor(images)).asnumpy()
+    def results(self, images):
+        return _arrays(self.graph(ms.Tensor(images)))
 
 
 class CheckpointModel:
     """A checkpoint in the network it was trained in, on the device that is set up; compiled anew for each B.
 
-    Images are float32 (B, C, H, W), logits float32 (B, K, ...).
+    Images are float32 (B, C, H, W); results are what the network gives in evaluation, logits (B, K, ...) or others.
 
     Args:
         path: a `.ckpt` file of a training.
@@ -80,5 +80,10 @@ class CheckpointModel:
         self.meta = load_weights(network, path)
         self.network.set_train(False)
 
-    def logits(self, images):
-        return self.network(ms.Tensor(images)).asnumpy()
+    def results(self, images):
+        return _arrays(self.network(ms.Tensor(images)))
+
+
+def _arrays(results):
+    """Return what a graph gives, a Tensor or a tuple of them, as a list of arrays."""
+    return [part.asnumpy() for part in (results if isinstance(results, tuple) else (results,))]
