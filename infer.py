@@ -13,13 +13,13 @@ from src.errors import UserError, entry_point
 # Exit code: some images could not be read, all others are done.
 UNREADABLE = 3
 # Options that only some tasks have, see `src.training.deployment.Deployment.options`.
-OF_TASKS = ("topk", "overlay")
+OF_TASKS = ("topk", "overlay", "threshold")
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(
-        description="Tell the class of images, or of their pixels, by an exported model or a checkpoint. Images that "
-        f"cannot be read are named at the end, and the exit code is {UNREADABLE} then."
+        description="Tell the class of images, or of their pixels, or what is where on them, by an exported model or a "
+        f"checkpoint. Images that cannot be read are named at the end, and the exit code is {UNREADABLE} then."
     )
     parser.add_argument("--model", required=True, metavar="FILE", help="a .onnx, .mindir or .ckpt file")
     parser.add_argument("--image", required=True, metavar="FILE|FOLDER", help="an image, or a folder with images")
@@ -29,12 +29,16 @@ def parse_arguments():
         "--output",
         metavar="FILE|FOLDER",
         help="of classifiers: write a .jsonl or .csv file instead, a line for each image; of segmenters: a folder, for "
-        "the class of each pixel of each image, a PNG file",
+        "the class of each pixel of each image, a PNG file; of detectors: a .json file of results in COCO's format, or "
+        "a folder, for pictures with boxes, masks and a legend",
     )
     parser.add_argument(
         "--overlay",
         action="store_true",
         help="of segmenters: in --output, also pictures of the classes, with a legend",
+    )
+    parser.add_argument(
+        "--threshold", type=float, metavar="T", help="of detectors: least score of what is shown; default 0.3"
     )
     parser.add_argument("--batch_size", type=int, metavar="N", help="images at once; default: the file's own, or 8")
     parser.add_argument("--num_workers", type=int, metavar="N", help="threads that read images; default: all cores")
@@ -47,6 +51,8 @@ def parse_arguments():
         number = getattr(arguments, name)
         if number is not None and number < 1:
             raise UserError(f"--{name} is {number} but takes at least 1")
+    if arguments.threshold is not None and not 0 <= arguments.threshold <= 1:
+        raise UserError(f"--threshold is {arguments.threshold} but takes 0 to 1")
     is_onnx_on_cpu = arguments.model.endswith(".onnx") and arguments.device_target == "CPU"
     if arguments.threads and not is_onnx_on_cpu:
         raise UserError(
@@ -85,7 +91,7 @@ def main():
     )
     deployment = predictor.deployment
     for name in OF_TASKS:
-        if getattr(arguments, name) and name not in deployment.options:
+        if getattr(arguments, name) not in (None, False) and name not in deployment.options:
             raise UserError(f"--{name} is not for what {arguments.model} does; leave it out")
     batches = predictor.read(images, arguments.num_workers)
     is_watched = sys.stderr.isatty() and (arguments.output or not sys.stdout.isatty())

@@ -10,12 +10,13 @@ import numpy as np
 from src.cli import follow
 from src.data.box_order import evaluation_batches, training_batches
 from src.data.box_split import UNUSED, split_of
-from src.data.box_transforms import DRAWS, NO_CHANCE, Policy, placed, shapes
+from src.data.box_transforms import DRAWS, Policy, placed, shapes
 from src.data.class_colours import read_classes
 from src.data.classes import listed
 from src.data.coco_file import read_coco
 from src.data.dataset import decoding_threads
 from src.data.image_files import shown
+from src.data.letterbox import TwoShapes
 from src.data.pixel_transforms import normalised
 from src.data.scenes import write_scenes
 from src.errors import UserError
@@ -145,21 +146,16 @@ class TrainBoxes:
 
 
 class EvaluationImage:
-    """The evaluation step: an image scaled and padded, and its size. Inputs: its position, and what stands for it."""
+    """The evaluation step: an image as `pictures` has it, its size, and what stands for it. Inputs: position, that."""
 
-    def __init__(self, listed, policy, config):
-        self.listed, self.policy = listed, policy
-        self.mean, self.std = config.data.mean, config.data.std
-        self.shapes = shapes(config.detection.scale, config.detection.divisor)
+    def __init__(self, listed, pictures):
+        self.listed, self.pictures = listed, pictures
 
     def __call__(self, position, index):
-        pixels = self.listed.pixels(int(position))
-        change = self.policy.change(pixels.shape[:2], NO_CHANCE)
-        image = normalised(change.image(pixels), self.mean, self.std, self.shapes[change.is_tall])
-        return image, np.array(change.size, np.float32), index
+        return *self.pictures(self.listed.pixels(int(position))), index
 
 
-def create_box_dataset(config, listed, split, world, epoch=0):
+def create_box_dataset(config, listed, split, world, epoch=0, pictures=None):
     """Make one epoch of batches of a worker. All images of a batch, over all workers, are wide, or all are tall.
 
     All that is random of an image follows `train.seed`, the epoch and its position alone, however many threads and
@@ -168,6 +164,7 @@ def create_box_dataset(config, listed, split, world, epoch=0):
     Args:
         listed (BoxSplit): the images of all workers.
         split (str): "train" or "val".
+        pictures: of "val", what makes them of images, see `src.data.letterbox`; None: `TwoShapes`.
 
     Returns:
         mindspore.dataset.Dataset. Pictures are (H, W) of `shapes`, M is `detection.max_boxes`.
@@ -202,12 +199,12 @@ def create_box_dataset(config, listed, split, world, epoch=0):
         step = TrainBoxes(listed, policy, draws, config)
         columns = ["image", "size", "boxes", "labels", *["masks"] * listed.with_masks]
     else:
-        policy = Policy(settings.scale)
-        is_tall = np.array([policy.change(each, NO_CHANCE).is_tall for each in sizes])
+        pictures = pictures or TwoShapes(settings.scale, settings.divisor, data.mean, data.std)
+        is_tall = np.array([pictures.is_tall(each) for each in sizes])
         batches, index = evaluation_batches(is_tall, size)
         mine = slice(world.rank, None, world.size)
         rows = {"position": batches[:, mine].ravel().astype(np.int32), "index": index[:, mine].ravel().astype(np.int32)}
-        step, columns = EvaluationImage(listed, policy, config), ["image", "size", "index"]
+        step, columns = EvaluationImage(listed, pictures), ["image", "size", "index"]
     threads = decoding_threads(data)
     made = ds.NumpySlicesDataset(rows, shuffle=False).map(step, [*rows], columns, num_parallel_workers=threads)
     return made.batch(data.batch_size, drop_remainder=True, num_parallel_workers=min(threads, 2))

@@ -53,8 +53,10 @@ def export_checkpoint(config, checkpoint, formats, batch_size=1, **wishes):
     check_options(formats, options, config.device.target, task.deployment)
     folder = _made(Path(config.output_dir))
     model = CheckpointModel(checkpoint, task.build())
-    description = {"task": config.task, **task.describe(model.meta)}
+    description = {"task": config.task, **task.describe(model.meta, model.network)}
     deployment, spec = deployment_of(description), description["preprocessing"]
+    # What its networks of another kind give, this one may not.
+    check_options(formats, options, config.device.target, deployment)
     if problem := deployment.wrong():
         raise UserError(f"checkpoint {checkpoint} cannot be exported: {problem}")
     inputs, images = example_images(spec, options)

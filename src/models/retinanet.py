@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """RetinaNet (Lin et al., *Focal Loss for Dense Object Detection*, ICCV 2017): every anchor judged at once."""
 
+import math
+
 from mindspore import ops
 
 from src.boxes.coding import clipped, decoded
@@ -43,12 +45,27 @@ class RetinaNet(OnFeatures):
         self.selection, self.detections = selection, Detections(selection, num_classes)
 
     def construct(self, image, size=None):
-        maps = self.pyramid(self.features(image))
-        logits, deltas = self.head(maps)
-        anchors = level_anchors(self.strides, [x.shape[2:] for x in maps], OCTAVE_SCALES, RATIOS)
+        logits, deltas, anchors = self.by_level(image)
         if self.training:
             return ops.concat(logits, 1), ops.concat(deltas, 1), ops.concat(anchors)
         return self.detect(logits, deltas, anchors, whole_size(image.shape) if size is None else size)
+
+    def by_level(self, image):
+        """Return logits, deltas and anchors, each level by level."""
+        maps = self.pyramid(self.features(image))
+        logits, deltas = self.head(maps)
+        return logits, deltas, level_anchors(self.strides, [x.shape[2:] for x in maps], OCTAVE_SCALES, RATIOS)
+
+    def candidates(self, image):
+        """Return what detections are chosen of: the boxes of all anchors, (B, A, 4), and scores (B, A, K)."""
+        logits, deltas, anchors = self.by_level(image)
+        boxes = decoded(ops.concat(anchors), ops.concat(deltas, 1).astype("float32"))
+        return clipped(boxes, whole_size(image.shape)), ops.sigmoid(ops.concat(logits, 1).astype("float32"))
+
+    def levels(self, size):
+        """Return how many anchors each level has of images of `size` (H, W)."""
+        cells = [math.prod(-(-side // stride) for side in size) for stride in self.strides]
+        return [len(OCTAVE_SCALES) * len(RATIOS) * count for count in cells]
 
     def detect(self, logits, deltas, anchors, size):
         """Return the detections of logits and deltas, level by level."""

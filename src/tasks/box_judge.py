@@ -10,12 +10,10 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from pycocotools import mask as coco
 
-from src.data.box_transforms import boxes_in_original
 from src.errors import UserError
 from src.tasks.coco_ap import NUMBERS, average_precision, truth_of
-from src.tasks.mask_paste import pasted
+from src.tasks.found import coco_results, found_in
 from src.training.atomic import MARK, replacing
 from src.training.parallel import gather_from_workers
 from src.training.task import Judge
@@ -103,21 +101,8 @@ class BoxJudge(Judge):
 
     def results(self, position, size, boxes, scores, labels, masks=None):
         """Return what was found in an image, in COCO's format: {kind: list of results}, the best first."""
-        original = self.listed.size(position)
-        is_there = (labels >= 0) & np.isfinite(scores) & np.isfinite(boxes).all(-1)
-        best = np.flatnonzero(is_there)[np.argsort(-scores[is_there], kind="stable")][: self.most]
-        boxes = boxes_in_original(boxes[best], size, original)
-        results = {kind: [] for kind in self.kinds}
-        image = self.listed.image_id(position)
-        for row, (x1, y1, x2, y2) in zip(best, boxes.tolist()):
-            named = {"image_id": image, "category_id": int(self.ids[labels[row]])}
-            score = float(scores[row])
-            results["bbox"].append({**named, "bbox": [x1, y1, x2 - x1, y2 - y1], "score": score})
-            if "segm" in results:
-                runs = coco.encode(pasted(masks[row].astype(np.float64), (x1, y1, x2, y2), original))
-                runs["counts"] = runs["counts"].decode()
-                results["segm"].append({**named, "segmentation": runs, "score": score})
-        return results
+        found = found_in(self.listed.size(position), size, boxes, scores, labels, masks).only(slice(self.most))
+        return coco_results(found, self.listed.image_id(position), self.ids, self.kinds)
 
     def result(self, world):
         with self._writing():

@@ -117,7 +117,7 @@ class Classification(Task):
         images = np.zeros((self.config.data.batch_size, model.in_channels, *model.size), np.float32)
         return ClassJudge(EvaluationStep(forward), images, self.classes.names)
 
-    def describe(self, meta):
+    def describe(self, meta, network):
         classes = class_labels(self.config, meta)
         return {"preprocessing": self.preprocessing(), "labels": classes.names, "classes": classes.folders}
 

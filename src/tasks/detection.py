@@ -11,14 +11,17 @@ from src.data.boxes import check_boxes, class_names, create_box_dataset, list_bo
 from src.data.classes import listed
 from src.errors import UserError
 from src.models.detector import HEADS, create_detector
+from src.tasks.box_deployment import LETTERBOX, BoxDeployment, FileAnswers
 from src.tasks.box_judge import BoxAnswers, BoxJudge
 from src.tasks.pretrained_backbone import load_backbone
+from src.training.deployment import Runner, refuse_other_images
 from src.training.detection_losses import LOSSES, Total
 from src.training.network import build_on_features
 from src.training.parallel import sum_over_workers
 from src.training.task import Task
 
 _WITH_MASKS = ("maskrcnn", "cascade_maskrcnn")
+MASK_SIZE = 28
 # Boxes of an image that nobody took: about as many as one of COCO has.
 _MADE_UP = 8
 
@@ -28,9 +31,11 @@ class Detection(Task):
 
     best, best_name = "ap", "AP"
     heads, usual_classes = tuple(HEADS), 80
+    deployment = BoxDeployment
 
     def __init__(self, config):
         super().__init__(config)
+        self.pictures = None
         self.with_masks = config.model.head in _WITH_MASKS
         self.drawn = {"ap": "AP", "ap50": "AP50", **({"mask_ap": "mask AP"} if self.with_masks else {})}
 
@@ -121,7 +126,7 @@ class Detection(Task):
         )
 
     def batches(self, split, world, epoch=0):
-        return create_box_dataset(self.config, self.splits[split], split, world, epoch)
+        return create_box_dataset(self.config, self.splits[split], split, world, epoch, self.pictures)
 
     def made_up(self, images):
         model, settings, random = self.config.model, self.config.detection, np.random.default_rng(0)
@@ -152,6 +157,47 @@ class Detection(Task):
     def _judge(self, answers):
         folder = Path(self.config.output_dir, "results")
         return BoxJudge(answers, self.splits["val"], folder, self.config.detection.max_detections)
+
+    def describe(self, meta, network):
+        model, settings = self.config.model, self.config.detection
+        names = meta.get("classes") or [str(number) for number in range(model.num_classes)]
+        selection = {
+            "threshold": settings.threshold,
+            "of_level": USUAL.of_level,
+            "iou": settings.overlap,
+            "count": settings.max_detections,
+        }
+        if hasattr(network, "levels"):
+            levels = network.levels(model.size)
+            most = sum(min(USUAL.of_level, anchors * model.num_classes) for anchors in levels)
+            selection.update(count=min(most, settings.max_detections), levels=levels)
+        return {
+            "preprocessing": self.preprocessing(model.size),
+            "labels": names,
+            "category_ids": meta.get("category_ids") or list(range(len(names))),
+            "mask_size": MASK_SIZE * self.with_masks,
+            "selection": selection,
+        }
+
+    def preprocessing(self, shape):
+        """Return the steps from an image to an input of the shape (H, W), as JSON values; see `BoxDeployment`."""
+        data = self.config.data
+        return {
+            "image_size": list(shape),
+            "scale": list(self.config.detection.scale),
+            **LETTERBOX,
+            "orientation": data.orientation,
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "in_channels": self.config.model.in_channels,
+        }
+
+    def judge_file(self, model, whose):
+        deployment = self.deployment(model.card)
+        refuse_other_images(whose, deployment.spec, self.preprocessing(deployment.spec["image_size"]))
+        self.open_to_judge({"classes": deployment.labels}, whose)
+        self.pictures = deployment.letterbox
+        return self._judge(FileAnswers(deployment, Runner(model.results, model.batch_size or 1)))
 
     def told(self, result):
         parts = [("AP", "ap"), ("AP50", "ap50"), ("AP75", "ap75")]

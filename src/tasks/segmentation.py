@@ -108,7 +108,7 @@ class Segmentation(Task):
         settings = self.config.segmentation
         return PixelJudge(answers, self.names, settings.ignore_label, settings.eval_flip)
 
-    def describe(self, meta):
+    def describe(self, meta, network):
         data, settings, classes = self.config.data, self.config.segmentation, self.config.model.num_classes
         path = Path(data.data_dir or "", settings.class_names)
         names, colours = [str(number) for number in range(classes)], [None] * classes

@@ -130,11 +130,12 @@ class Task:
         """Return what `Judge.result` returned, for people, in a few words."""
         raise NotImplementedError
 
-    def describe(self, meta):
+    def describe(self, meta, network):
         """Return what is to be known of a network outside, as JSON values; `deployment` is made of it.
 
         Args:
             meta (dict): of its checkpoint, which holds `record()`.
+            network (nn.Cell): the same.
 
         Raises:
             UserError: the data folder contradicts it.

@@ -89,4 +89,4 @@ def _of_checkpoint(path, config_path, batch_size, key):
         raise UserError(f"there is no {beside}; give the configuration of the training with --config")
     task = create_task(load_config(config_path or beside))
     model = CheckpointModel(path, task.build())
-    return Predictor(model, task.deployment(task.describe(model.meta)), batch_size, is_fixed=False)
+    return Predictor(model, task.deployment(task.describe(model.meta, model.network)), batch_size, is_fixed=False)
