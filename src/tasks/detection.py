@@ -163,13 +163,13 @@ class Detection(Task):
         names = meta.get("classes") or [str(number) for number in range(model.num_classes)]
         selection = {
             "threshold": settings.threshold,
-            "of_level": USUAL.of_level,
+            "of_level": HEADS[model.head].selection.of_level,
             "iou": settings.overlap,
             "count": settings.max_detections,
         }
         if hasattr(network, "levels"):
             levels = network.levels(model.size)
-            most = sum(min(USUAL.of_level, anchors * model.num_classes) for anchors in levels)
+            most = sum(min(HEADS[model.head].selection.of_level, anchors * model.num_classes) for anchors in levels)
             selection.update(count=min(most, settings.max_detections), levels=levels)
         return {
             "preprocessing": self.preprocessing(model.size),
