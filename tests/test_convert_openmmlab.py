@@ -39,6 +39,8 @@ FPN_PVT = segmenter("fpn", "pvt_tiny")
         *(("fpn", name) for name in OPENMMLAB),
         *(("upernet", name) for name in ("swin_tiny", "pvt_tiny")),
         *(("retinanet", name) for name in ("resnet50", "pvt_tiny", "swin_tiny")),
+        ("maskrcnn", "swin_tiny"),
+        ("cascade_maskrcnn", "swin_tiny"),
     ],
 )
 def test_there_and_back_is_the_same(head, backbone, tmp_path):
