@@ -6,8 +6,9 @@
 #include "convolution_path.h"
 #include "gelu.h"
 #include "sliding_window.h"
+#include "suppression.h"
 #include "weighted_sum.h"
 
 extern const Kernels KERNELS = {
     attention_scratch,     attend, attend_gradient, convolution_scratch, convolve, convolve_gradient, weighted_sum,
-    weighted_sum_gradient, gelu,   gelu_gradient};
+    weighted_sum_gradient, gelu,   gelu_gradient,   suppression_scratch, suppress};

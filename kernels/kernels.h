@@ -42,6 +42,12 @@ struct Sum {
   size_t size;  // how many numbers a and b have
 };
 
+// Of boxes of an image those that overlap no better one by more than `iou`, `most` at most.
+struct Suppression {
+  int boxes, most;
+  float iou;
+};
+
 struct Kernels {
   size_t (*attention_scratch)(const Attention&, bool has_gradient);
   void (*attend)(const Attention&, const float* qkv, const float* position, float* out, int unit, float* memory);
@@ -58,6 +64,8 @@ struct Kernels {
                                 float* dalpha, float* dbeta, int run);
   void (*gelu)(size_t size, const float* x, float* out, int run);
   void (*gelu_gradient)(size_t size, const float* x, const float* dout, float* dx, int run);
+  size_t (*suppression_scratch)(const Suppression&);
+  void (*suppress)(const Suppression&, const float* boxes, const float* scores, float* stays, float* memory);
 };
 
 extern const Kernels plain_kernels, avx2_kernels, avx512_kernels;

@@ -222,4 +222,18 @@ OPERATOR(GeluGradient) {
                 [&](int run) { kernels().gelu_gradient(size, call.data(0), call.data(1), call.data(2), run); });
   return 0;
 }
+
+// (boxes (B, N, 4), scores (B, N), numbers: iou, most) -> (B, N), 1 for those that stay
+OPERATOR(NonMaximumSuppression) {
+  const Call call{params, ranks, shapes};
+  const float* numbers = call.data(2);
+  const int boxes = call.size(1, 1);
+  const Suppression s = {boxes, std::min(boxes, static_cast<int>(numbers[1])), numbers[0]};
+  const size_t floats = kernels().suppression_scratch(s);
+  for_each_unit(call.size(1, 0), [&](int image) {
+    const size_t first = static_cast<size_t>(image) * boxes;
+    kernels().suppress(s, call.data(0) + 4 * first, call.data(1) + first, call.data(3) + first, scratch(floats));
+  });
+  return 0;
+}
 }

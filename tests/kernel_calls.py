@@ -84,6 +84,10 @@ class Kernels:
     def gelu_gradient(self, x, dout):
         return self.call("GeluGradient", (x, dout), [x.shape])[0]
 
+    def suppress(self, boxes, scores, iou, most):
+        numbers = np.float32([iou, most])
+        return self.call("NonMaximumSuppression", (boxes, scores, numbers), [scores.shape])[0]
+
 
 def judge(values, function, cotangent, out, gradients):
     """Compare an output with `function(*values)`, and its gradients with the numerical slope along a random line."""
@@ -183,6 +187,24 @@ def judge_gelu(kernels, size, spread, seed):
     assert np.abs(gradient - dout * slope).max() < 2e-6
 
 
+def judge_suppression(kernels, images, size, most, seed):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 60, (images, size, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(0, 40, corners.shape)], 2).astype(np.float32)
+    scores = -np.sort(-rng.uniform(-0.3, 1, (images, size)), 1).astype(np.float32)
+    stays = kernels.suppress(boxes, scores, 0.5, most)
+    for own, values, got in zip(boxes, scores, stays):
+        kept = []
+        for number, (box, score) in enumerate(zip(own, values)):
+            low, high = np.maximum(own[kept, :2], box[:2]), np.minimum(own[kept, 2:], box[2:])
+            shared = np.maximum(high - low, 0).prod(1)
+            areas = [np.prod(boxes[..., 2:] - boxes[..., :2], -1) for boxes in (own[kept], box)]
+            is_free = not (shared / np.maximum(areas[0] + areas[1] - shared, 1e-30) > 0.5).any()
+            if is_free and score >= 0 and len(kept) < most:
+                kept.append(number)
+        assert np.flatnonzero(got).tolist() == kept and set(got) <= {0.0, 1.0}
+
+
 def main():
     kernels = Kernels(sys.argv[1])
     kernels.set_threads(2)
@@ -193,6 +215,7 @@ def main():
             judge_convolution(kernels, size, pieces=13, slots=2, outputs=5, has_bias=has_bias, seed=seed)
         judge_sum(kernels, 6**seed, seed)
         judge_gelu(kernels, 6**seed, 2.0, seed)
+        judge_suppression(kernels, 2, 3**seed, 3 * seed, seed)
         judge_reduced_convolution(kernels, *size[:2], min(size[2], 5), min(*size[:2], 1 + seed), 2, 3, seed)
 
 

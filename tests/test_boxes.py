@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Geometry and losses of boxes beside what the reference implementation makes of them, forward and gradient."""
 
+import contextlib
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from src.boxes.matching import Matcher
 from src.boxes.overlaps import pairwise_iou
 from src.boxes.sampling import Sampler
 from src.boxes.suppression import EMPTY, Suppression, best_of_classes, taken
+from src.ops.kernels import fused_form
 
 PYRAMIDS = {
     "retina": {"strides": [8, 16, 32, 64, 128], "scales": octave_scales()},
@@ -147,14 +150,16 @@ def test_samples_are_uniform_and_can_be_resumed(sampler):
     assert (run(sampler, matched)[0] == first).all()
 
 
-def test_suppression_of_the_reference():
-    """Protects what is kept, by class and of all classes together, boxes in any order."""
+@pytest.mark.parametrize("form", [contextlib.nullcontext, fused_form])
+def test_suppression_of_the_reference(form):
+    """Protects what is kept, by class and of all classes together, boxes in any order, in both forms."""
     boxes, scores, classes = (OPERATORS[f"nms.{key}"][None] for key in ("boxes", "scores", "classes"))
     for cell, inputs, keep in (
         (Suppression(0.5, 200, 8), (boxes, scores, classes.astype(np.int32)), OPERATORS["nms.keep"]),
         (Suppression(0.7, 200), (boxes, scores), OPERATORS["nms.keep_agnostic"]),
     ):
-        kept_scores, places = run(cell, *inputs)
+        with form():
+            kept_scores, places = run(cell, *inputs)
         assert places[0, : len(keep)].tolist() == keep.tolist()
         assert (kept_scores[0, : len(keep)] == scores[0, keep]).all() and (kept_scores[0, len(keep) :] == EMPTY).all()
 

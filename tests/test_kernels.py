@@ -20,6 +20,7 @@ from kernel_calls import (
     judge_gelu,
     judge_reduced_convolution,
     judge_sum,
+    judge_suppression,
 )
 from mindspore import Tensor, nn, ops
 
@@ -105,6 +106,13 @@ def test_the_sum_is_the_definition(kernels, size, seed):
 def test_gelu_is_the_definition(kernels, size, spread, seed):
     """To the precision of float32, however large the numbers are."""
     judge_gelu(kernels, size, spread, seed)
+
+
+@settings(max_examples=30, deadline=None)
+@given(images=st.integers(1, 3), size=st.integers(1, 200), most=st.integers(1, 60), seed=st.integers(0, 2**31))
+def test_suppression_is_the_definition(kernels, images, size, most, seed):
+    """Beside a loop over all boxes; no more stay than are asked for, and none where there is no box."""
+    judge_suppression(kernels, images, size, most, seed)
 
 
 @pytest.mark.parametrize("instructions", ["plain", "avx2", "avx512", "none of these"])

@@ -5,9 +5,12 @@ Shapes are fixed: each function keeps its count of places, and the places withou
 """
 
 import math
+from functools import cached_property
 
 import mindspore as ms
-from mindspore import nn, ops
+from mindspore import ops
+
+from src.ops.fused import FusedSuppression, TwoForms
 
 EMPTY = -1.0  # the score of a place without a box, below every score
 
@@ -55,11 +58,11 @@ def _divided(numbers, by):
     return quotients, numbers - quotients * by
 
 
-class Suppression(nn.Cell):
+class Suppression(TwoForms):
     """Non-maximum suppression: of boxes of a class that overlap by more than `iou` the one of the highest score stays.
 
-    By MindSpore's operator, which exporters know: 30 times as fast as products of the matrix of all overlaps for 1,000
-    boxes, 39 for 5,000, on two cores. It is documented for up to 2,864 boxes; on CPU more are right as well.
+    Its portable form is MindSpore's operator, which exporters know: 30 times as fast as products of the matrix of all
+    overlaps for 1,000 boxes, 39 for 5,000, on two cores. It is documented for up to 2,864 boxes; on CPU more are right.
 
     Args:
         iou (float): the most that two boxes of a class may overlap.
@@ -77,21 +80,29 @@ class Suppression(nn.Cell):
 
     def __init__(self, iou, count, num_classes=1):
         super().__init__()
-        self.count, self.columns = count, math.ceil(math.sqrt(num_classes))
+        self.iou, self.count, self.columns = iou, count, math.ceil(math.sqrt(num_classes))
         self.operator = ops.NMSWithMask(iou)
+
+    @cached_property
+    def kernels(self):
+        return FusedSuppression(self.iou, self.count)
 
     def construct(self, boxes, scores, classes=None):
         scores, order = best(scores, scores.shape[1])
         boxes = taken(boxes, order)
         if classes is not None:
             boxes = self.apart(boxes, taken(classes, order))
+        stays = self.kernels(boxes, scores) if self.is_fused else self.portable(boxes)
+        scores, places = best(ops.where(stays, scores, EMPTY), self.count)
+        return scores, taken(order, places)
+
+    def portable(self, boxes):
         # Devices sort by the score or take the order as it is; places of one score must not change their order.
         ranks = ops.arange(boxes.shape[1], 0, -1).astype(ms.float32).expand_dims(1)
         stays = ()  # exporters know no lists
         for image in range(boxes.shape[0]):
             stays += (self.operator(ops.concat((boxes[image], ranks), 1))[2],)
-        scores, places = best(ops.where(ops.stack(stays), scores, EMPTY), self.count)
-        return scores, taken(order, places)
+        return ops.stack(stays)
 
     def apart(self, boxes, classes):
         """Move each class to a place of its own in a square of images, where float32 is finer than in a row of them."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage II, and GELU, by the fused kernels of `kernels/`: what the portable forms compute, nothing of it laid out."""
+"""Stage II, GELU and suppression by the fused kernels of `kernels/`: what the portable forms compute, in one pass."""
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -181,3 +181,29 @@ class FusedGelu(nn.Cell):
 
     def bprop(self, x, out, dout):
         return (as_type(self.gradient(as_type(x, FLOAT), as_type(dout, FLOAT)), x.dtype),)
+
+
+class FusedSuppression(nn.Cell):
+    """Which boxes stay, see `src.boxes.suppression`, by one kernel, which looks no further than at those that stay.
+
+    Args:
+        iou (float): the most that two boxes may overlap.
+        count (int): how many stay at most.
+
+    Inputs:
+        boxes (B, N, 4), float32; scores (B, N), float32, falling, below 0 in places without a box.
+
+    Outputs:
+        bool (B, N). Without gradient.
+    """
+
+    def __init__(self, iou, count):
+        super().__init__()
+        self.numbers = Tensor([iou, count], FLOAT)
+        self.stays = _operator("NonMaximumSuppression", 1, lambda boxes, scores, numbers: scores)
+
+    def construct(self, boxes, scores):
+        return self.stays(boxes, scores, self.numbers) > 0
+
+    def bprop(self, boxes, scores, out, dout):
+        return ops.zeros_like(boxes), ops.zeros_like(scores)
