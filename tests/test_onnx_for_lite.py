@@ -94,3 +94,18 @@ def test_what_lite_can_do_stays(shape, order):
     model = transposed(shape, order)
     before = model.SerializeToString()
     assert suit_lite(model).SerializeToString() == before
+
+
+@pytest.mark.parametrize("with_unread", [False, True])
+def test_weights_are_shared_where_lite_reads_nothing(with_unread):
+    """Lite 2.0 computes numbers of 1e10 where two convolutions have the same weights; a file that it refuses for other
+    reasons stays small."""
+    model = convolved((3, 3, 1, 1), 1)
+    nodes = [helper.make_node("Conv", ["y", "kernel", "bias"], ["z"])]
+    if with_unread:
+        nodes.append(helper.make_node("NonMaxSuppression", ["boxes", "scores"], ["places"]))
+    model.graph.node.extend(nodes)
+    kernels = [node.input[1] for node in suit_lite(model).graph.node if node.op_type == "Conv"]
+    assert len(set(kernels)) == 2 - with_unread
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    np.testing.assert_array_equal(*(weights[name] for name in kernels))

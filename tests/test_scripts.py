@@ -209,7 +209,12 @@ STEPS = ["train.py", "eval.py", "export.py", "infer.py"]
 
 
 @pytest.mark.parametrize(
-    ("task", "name"), [((), "acmix_resnet_digits"), (("segmentation",), "fpn_acmix_resnet_scenes")]
+    ("task", "name"),
+    [
+        ((), "acmix_resnet_digits"),
+        (("segmentation",), "fpn_acmix_resnet_scenes"),
+        (("detection",), "retinanet_acmix_resnet_scenes"),
+    ],
 )
 def test_quickstart_steps(task, name):
     """Protects the quick starts' steps and their order, and that a dry run of them needs no environment."""

@@ -120,7 +120,8 @@ class BoxDeployment(Deployment):
             if self.form == RAW:
                 yield selected(np.minimum(boxes, np.tile(size[::-1], 2)), *found, self.selection)
             else:
-                yield boxes, *found[:-1]  # and not how many they are
+                # A file says how many they are last, a network does not.
+                yield boxes, *found[: 2 + bool(self.card["mask_size"])]
 
     def answers(self, run, images, sizes, originals):
         for found, size, original in zip(self.detections(run, images, sizes), sizes, originals.tolist()):

@@ -11,6 +11,8 @@ from src.deploy.onnx.graph import attributes_of, constants_of, set_constants, se
 
 # Beyond them Lite 2.0 transposes right only where the first axis has one element.
 MOST_AXES = 6
+# Operators for which Lite 2.0 does not convert a file, as how many results they give is known only when they ran.
+UNREAD = frozenset({"NonMaxSuppression"})
 
 
 def suit_lite(model):
@@ -18,7 +20,9 @@ def suit_lite(model):
 
     A Transpose of more than `MOST_AXES` axes becomes two of fewer: axes that stay beside one another count as one, and
     a Reshape makes them one. One image at a time needs no split. A convolution that only scales each channel, which
-    Lite loses track of behind a Transpose and a Reshape, becomes a product.
+    Lite loses track of behind a Transpose and a Reshape, becomes a product. Convolutions with the same weights, as in a
+    detector's head, get each their own: Lite turns them to its layout in place, once for each. There is no use in that
+    where there is an operator of `UNREAD`.
 
     Args:
         model (onnx.ModelProto): tidy, all its shapes known.
@@ -34,9 +38,22 @@ def suit_lite(model):
             nodes.extend(_product(node, prefix, constants))
         else:
             nodes.append(node)
+    if UNREAD.isdisjoint(node.op_type for node in nodes):
+        _own_weights(nodes, constants)
     set_constants(model.graph, constants)
     set_nodes(model.graph, nodes)
     return model
+
+
+def _own_weights(nodes, constants):
+    used = set()
+    for number, node in enumerate(nodes):
+        if node.op_type != "Conv" or node.input[1] not in constants:
+            continue
+        if node.input[1] in used:
+            name = f"{node.input[1]}.{number}"
+            constants[name], node.input[1] = constants[node.input[1]], name
+        used.add(node.input[1])
 
 
 def _split(node, shape, prefix, constants):
