@@ -47,6 +47,7 @@ def write_what_is_found(checkpoint, folder):
     """Let every fourth box that the network of a checkpoint finds, moved a little, be on the photographs."""
     said, predictor = json.loads((folder / "boxes.json").read_text()), open_predictor(checkpoint)
     for path, found in predictor.answers(predictor.read(sorted((folder / "images").iterdir()))):
+        found = found.only((found.boxes[:, 2:] > found.boxes[:, :2] + 1).all(1))
         for (x1, y1, x2, y2), label in zip(found.boxes[::4].tolist(), found.labels[::4]):
             bbox = [x1 + 0.1 * (x2 - x1), y1, x2 - x1, y2 - y1]
             ends = {"category_id": IDS[label], "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0}

@@ -113,6 +113,29 @@ def test_how_many_there_are(run):
     assert (labels[:, count[0] :] == -1).all() and not scores[:, count[0] :].any() and not boxes[:, count[0] :].any()
 
 
+FAMILIES = {
+    "acmix_pvt_tiny": ("{width: 8, depths: [1, 1, 1, 1]}", [64, 96], {"opset": 17}),
+    "acmix_swin_tiny": (
+        "{patch: 2, width: 16, heads: 2, depths: [1, 1, 1, 1], window: 4}",
+        [64, 48],
+        {"batch_size": 2},
+    ),
+    "san10": ("{width: 32, depths: [1, 1, 1, 1, 1]}", [48, 64], {"fold": False, "opset": 20}),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_backbone(tmp_path, name):
+    """Wide and tall inputs, every opset: the file has the network's detections, of which there are some."""
+    options, size, wishes = FAMILIES[name]
+    words = ["--model.name", name, "--model.image_size", str(size), "--detection.scale", str(sorted(size))]
+    config = write_detector(tmp_path, *words, options=options)
+    ((path, card),) = export_checkpoint(config, tmp_path / "best.ckpt", ["onnx"], **wishes).items()
+    assert card["max_difference"] < 5e-5
+    images = np.random.default_rng(3).standard_normal((wishes.get("batch_size", 1), 3, *size), np.float32)
+    assert min(OnnxModel(path).results(images)[3]) > 5
+
+
 @pytest.fixture(scope="module")
 def wanted(run):
     """What the checkpoint has."""

@@ -51,8 +51,7 @@ def open_results(folder, arguments, labels, ids, orientation):
             names = Names(folder, output, "picture")
 
         def write(path, answer):
-            has_area = (answer.boxes[:, 2:] > answer.boxes[:, :2]).all(1)
-            found = answer.only(has_area & (answer.scores >= least))
+            found = answer.only(answer.scores >= least)
             kinds = ("bbox",) if found.masks is None else ("bbox", "segm")
             of_kinds = coco_results(found, image_id(path, folder), ids, kinds).values()
             entries = [{key: value for one in same for key, value in one.items()} for same in zip(*of_kinds)]
