@@ -28,7 +28,7 @@ segmentation)
     made="look at       $ROOT/outputs/$name/masks/overlays"
     ;;
 detection)
-    name=retinanet_acmix_resnet_scenes network=retinanet_acmix_resnet26_160_b1 data=data/scenes
+    name=retinanet_acmix_resnet_scenes network=retinanet_acmix_resnet26_128_b1 data=data/scenes
     examples=data/scenes/images/validation shown=(--output "outputs/$name/pictures")
     figure='print("AP50          %.2f %% of %d scenes never trained on; AP %.2f %%; with nothing found both are 0" %
         (r["ap50"], r["samples"], r["ap"]))'

@@ -88,6 +88,11 @@ def _check_shapes(config, source):
             f"{source('model.image_size')}: model.image_size is {size} but takes {wide}, the sides of detection.scale "
             f"raised to multiples of detection.divisor, {settings.divisor}"
         )
+    if config.train.data_sink and size[0] != size[1]:
+        raise UserError(
+            f"{source('train.data_sink')}: train.data_sink takes pictures of one shape but detection has wide and tall "
+            "ones; leave it out"
+        )
     if settings.short_sides and max(settings.short_sides) > min(settings.scale):
         name = "detection.short_sides"
         raise UserError(

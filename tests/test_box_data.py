@@ -492,6 +492,11 @@ def test_too_few_images_of_one_shape(folder):
         ),
         (
             "{task: detection, model: {name: resnet26, head: retinanet, image_size: [800, 1344]}, "
+            "train: {data_sink: true}, device: {target: Ascend}}",
+            "train.data_sink takes pictures of one shape",
+        ),
+        (
+            "{task: detection, model: {name: resnet26, head: retinanet, image_size: [800, 1344]}, "
             "detection: {short_sides: [480, 832]}}",
             "detection.short_sides has 832 but takes at most the shorter side of detection.scale, 800",
         ),

@@ -91,7 +91,7 @@ def test_quick_start_of_detection_leaves_a_picture(clone):
     """Protects its last step: boxes on an image, by the exported file."""
     run = clone / "outputs" / "retinanet_acmix_resnet_scenes"
     assert (
-        len(list((run / "pictures").glob("*.png"))) == 1 and (run / "retinanet_acmix_resnet26_160_b1.mindir").exists()
+        len(list((run / "pictures").glob("*.png"))) == 1 and (run / "retinanet_acmix_resnet26_128_b1.mindir").exists()
     )
 
 
