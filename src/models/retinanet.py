@@ -42,7 +42,8 @@ class RetinaNet(OnFeatures):
         self.strides = tuple(first << level for level in range(len(self.channels) + SMALLER_MAPS))
         self.pyramid = FeaturePyramid(self.channels, channels, SMALLER_MAPS)
         self.head = RetinaHead(channels, len(OCTAVE_SCALES) * len(RATIOS), num_classes, init_std)
-        self.selection, self.detections = selection, Detections(selection, num_classes)
+        self.selection = selection
+        self.geometry = (Detections(selection, num_classes),)  # no Cell of the tree, so no precision rounds the boxes
 
     def construct(self, image, size=None):
         logits, deltas, anchors = self.by_level(image)
@@ -76,4 +77,5 @@ class RetinaNet(OnFeatures):
             scores, classes = (*scores, best), (*classes, labels)
             found = decoded(ops.gather(around, places, 0), taken(of_boxes.astype("float32"), places))
             boxes += (clipped(found, size.astype("float32")),)
-        return self.detections(ops.concat(boxes, 1), ops.concat(scores, 1), ops.concat(classes, 1))
+        (detections,) = self.geometry
+        return detections(ops.concat(boxes, 1), ops.concat(scores, 1), ops.concat(classes, 1))
