@@ -12,10 +12,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 from coco_data import box, content
-from golden.rule import make_input
 from golden_network import GOLDEN
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -29,7 +26,6 @@ from src.tasks import box_judge
 from src.tasks.box_judge import BoxJudge
 from src.tasks.coco_ap import NUMBERS, average_precision, truth_of
 from src.tasks.detection import Detection
-from src.tasks.mask_paste import pasted, sampled
 from src.training.evaluate import evaluate
 from src.training.run_folder import RunFolder
 
@@ -79,28 +75,6 @@ def test_nothing_found_is_0_and_nothing_to_find_is_minus_1(kind):
     nothing = {**truth_of(listed, kind), "annotations": []}
     numbers, _ = average_precision(nothing, golden_results(kind), kind)
     assert set(numbers.values()) == {-1.0}
-
-
-def test_masks_are_pasted_as_by_the_reference():
-    """Probabilities within boxes, over all pixels of an image, and what of them reaches one half."""
-    arrays = np.load(REFERENCE / "operators.npz")
-    masks = 1 / (1 + np.exp(-make_input((5, 1, 28, 28), 0, "op_paste")[:, 0].astype(np.float64)))
-    for mask, one, expected in zip(masks, arrays["paste.boxes"].astype(np.float64), arrays["paste.y"]):
-        values = sampled(mask, one, (40, 50))
-        np.testing.assert_allclose(values, expected, atol=2e-5)
-        sure = np.abs(expected - 0.5) > 2e-5
-        np.testing.assert_array_equal(pasted(mask, one, (40, 50))[sure], (expected >= 0.5)[sure])
-
-
-@given(corners=st.lists(st.floats(-20, 70), min_size=4, max_size=4), seed=st.integers(0, 1000))
-def test_pasting_looks_at_the_box_alone(corners, seed):
-    """Boxes beyond the image, or without a pixel: the same as stretching the mask over the whole image."""
-    x1, x2 = sorted(corners[:2])
-    y1, y2 = sorted(corners[2:])
-    mask = np.random.default_rng(seed).random((28, 28))
-    values = sampled(mask, (x1, y1, x2, y2), (40, 50))
-    sure = np.abs(values - 0.5) > 1e-9
-    np.testing.assert_array_equal(pasted(mask, (x1, y1, x2, y2), (40, 50))[sure], (values >= 0.5)[sure])
 
 
 class Finder:

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "models": {"models", "heads", "boxes", "ops", "image_size"},
     "data": {"data"} | GROUND,
     "training": {"training", "data", "models", "boxes", "ops"} | GROUND,
-    "tasks": {"tasks", "training", "data", "models", "ops"} | GROUND,
+    "tasks": {"tasks", "training", "data", "models", "boxes", "ops"} | GROUND,
     "figures": {"figures", "training", "data", "models", "ops"} | GROUND,
     "convert": {"convert", "training", "models", "ops"} | GROUND,
     "measure": {"measure", "deploy", "deploy.onnx", "deploy.folding", "tasks", "training", "models", "ops"} | GROUND,

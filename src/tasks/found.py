@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as coco
 
+from src.boxes.paste import pasted
 from src.data.box_transforms import boxes_in_original
-from src.tasks.mask_paste import pasted
 
 
 class Found(NamedTuple):
@@ -36,7 +36,8 @@ class Found(NamedTuple):
 
     def mask(self, number):
         """Return where a thing is, uint8 (H, W), 0 or 1, column by column."""
-        return pasted(self.masks[number].astype(np.float64), self.around[number].tolist(), self.size)
+        is_thing = pasted(self.masks[number], self.around[number], *self.size) >= 0.5
+        return np.asfortranarray(is_thing, np.uint8)
 
 
 def found_in(original, size, boxes, scores, labels, masks=None):
