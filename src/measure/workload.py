@@ -11,7 +11,6 @@ import onnx
 import onnxruntime
 
 from src.config import OptimizerConfig
-from src.deploy.card import LOGITS
 from src.deploy.folding.fold import fold
 from src.deploy.onnx.export import onnx_model
 from src.deploy.options import Options
@@ -21,6 +20,7 @@ from src.measure.setting import FOLDED
 from src.measure.settled import settle
 from src.models.complexity import count_multiply_adds, count_parameters
 from src.tasks import config_of, create_task
+from src.training.endings import LOGITS
 from src.training.kernels import kernels_of
 from src.training.memory import peak_memory_gb
 from src.training.optimizer import create_optimizer
