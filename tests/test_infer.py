@@ -158,7 +158,10 @@ def test_damaged_checkpoint_is_refused(run, tmp_path):
         (lambda card: with_spec(card, mean=[0.3] * 3, std=[0.3] * 3), r"preprocessing\.mean has 3 numbers for 1 ch"),
         (lambda card: with_spec(card, image_size=28), r"input\.shape is \[3, 1, 32, 32\] but .* \[1, 28, 28\]"),
         (lambda card: {**card, "input": {**card["input"], "shape": None}}, r"input\.shape is None"),
-        (lambda card: {**card, "labels": ["a"]}, r"output\.shape is \[3, 10\] but there are 3 images and 1 labels"),
+        (
+            lambda card: {**card, "labels": ["a"], "classes": ["a"]},
+            r"output\.shape is \[3, 10\] but there are 3 images and 1 labels",
+        ),
     ],
     ids=[
         "cut",

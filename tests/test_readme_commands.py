@@ -54,7 +54,7 @@ def clone(tmp_path_factory):
     shrink(
         folder / "src" / "data" / "scenes.py", '"training": 800, "validation": 200', '"training": 48, "validation": 4'
     )
-    shrink(folder / "config" / "recipe" / "scenes_detection.yaml", "epochs: 50\n", "epochs: 1\n")
+    shrink(folder / "config" / "recipe" / "scenes_detection.yaml", "epochs: 60\n", "epochs: 1\n")
     shrink(folder / "config" / "recipe" / "scenes_detection.yaml", "head_channels: 64", "head_channels: 8")
     shrink(folder / "config" / "recipe" / "scenes_detection.yaml", "{width: 16}", "{width: 8, depths: [1, 1, 1, 1]}")
     # A network that has learned this little finds nothing of which it is surer.

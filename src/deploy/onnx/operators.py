@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LayerNormalization, GELU and padded max pools, found in an exported graph and written as deployment tools know them.
+"""LayerNormalization, GELU, padding and padded max pools, found in an exported graph, as deployment tools know them.
 
 MindSpore's exporter spells them out: a LayerNormalization in its own way, GELU as `src.ops.gelu` computes it, without
-erf, the border of a max pool as zeros joined on (`src.models.resnet.ImageNetStem`). A pool can pad by itself.
+erf, padding as zeros joined on (`src.ops.padded`, `src.models.resnet.ImageNetStem`). A pool can pad by itself.
 LayerNormalization and GELU become one node from opset 17 and 20 on; before, they are spelled out in the way that
 onnxruntime, TensorRT and MindSpore Lite look for when they fuse.
 """
@@ -22,7 +22,7 @@ _EXACT = np.array([x / 2 * math.erfc(-x / math.sqrt(2)) for x in _GRID.tolist()]
 
 
 def name_operators(model):
-    """Write what computes a LayerNormalization, GELU or padded max pool as that operator, in place; return `model`.
+    """Write what computes a LayerNormalization, GELU, Pad or padded max pool as that, in place, and return `model`.
 
     Args:
         model (onnx.ModelProto): tidy; nodes that nothing needs any more are left in it.
@@ -31,6 +31,7 @@ def name_operators(model):
     nodes = []
     for node in model.graph.node:
         found = _layer_norm(graph, node, opset) or _gelu(graph, node, opset) or _max_pool(graph, node)
+        found = found or _pad(graph, node)
         nodes.extend(found or [node])
     set_nodes(model.graph, nodes)
     return model
@@ -163,6 +164,23 @@ def _max_pool(graph, node):
     if not any(pads) or getattr(graph.maker.get(image), "op_type", "") != "Relu":
         return None
     return [helper.make_node("MaxPool", [image], list(node.output), pads=pads, **attributes)]
+
+
+def _pad(graph, node):
+    """Return a padding in place of zeros joined on, else None."""
+    maps = [name for name in node.input if name not in graph.constants]
+    if node.op_type != "Concat" or len(maps) != 1 or len(node.input) == 1 or maps[0] not in graph.rank:
+        return None
+    borders = [graph.constants.get(name) for name in node.input]
+    if any(border is not None and border.any() for border in borders):
+        return None
+    rank, place = graph.rank[maps[0]], list(node.input).index(maps[0])
+    axis, pads = attributes_of(node)["axis"] % rank, np.zeros((2, rank), np.int64)
+    for number, border in enumerate(borders):
+        if border is not None:
+            pads[int(number > place), axis] += border.shape[axis]
+    steps = _Steps(node.output[0])
+    return steps.end("Pad", maps[0], steps("Constant", value=numpy_helper.from_array(pads.reshape(-1))))
 
 
 class _Steps:
