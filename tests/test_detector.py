@@ -22,7 +22,6 @@ from src.training.fine_tuning import freeze, keep_averages
 REFERENCES = [
     ("retinanet", "pvt_tiny", 224),
     ("retinanet", "resnet50", 224),
-    ("maskrcnn", "resnet50", 224),
     ("maskrcnn", "swin_tiny", 512),
     ("cascade_maskrcnn", "swin_tiny", 512),
 ]
