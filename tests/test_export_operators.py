@@ -112,4 +112,15 @@ def test_padded_max_pool(behind):
 @pytest.mark.parametrize("change", [{"before": "Neg"}, {"zero": 1.0}])
 def test_no_padded_max_pool(change):
     """Where values may be negative, or other numbers are joined on, what a pool pads with would win or lose."""
-    assert operators(name_operators(max_pool(**change))).count("Concat") == 2
+    joining = operators(tidy(name_operators(max_pool(**change))))
+    assert joining.count("Concat" if "zero" in change else "Pad") == 2
+
+
+def test_joined_zeros_are_padding():
+    """On either side and on both, by the operator that needs no constants of the size of a batch."""
+    model, image = max_pool(before="Neg"), float32(2, 3, 8, 8)
+    expected = run(model, image)
+    named = tidy(name_operators(model))
+    assert operators(named) == ["Neg", "Pad", "Pad", "MaxPool"]
+    checker.check_model(named, full_check=True)
+    np.testing.assert_array_equal(run(named, image), expected)
