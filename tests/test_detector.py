@@ -10,7 +10,7 @@ from golden import rule
 from golden_network import GOLDEN
 from mindspore import Tensor, nn, ops
 
-from src.models.complexity import count_parameters
+from src.models.complexity import count_multiply_adds, count_parameters
 from src.models.detector import create_detector, published_rules
 from src.models.proposals import Proposals, ProposalSelection
 from src.models.published import from_published, to_published
@@ -169,3 +169,9 @@ def check_proposals(golden, arrays, answers):
         assert count == len(theirs)
         assert np.abs(boxes[image][:count] - theirs).max() < 1e-2
         assert np.abs(scores[image][:count] - arrays[f"prop_scores{image}"]).max() < 1e-4
+
+
+def test_multiply_adds_are_counted():
+    """Protects the benchmark, which counts operator by operator and not in a graph."""
+    network = create_detector("retinanet", "resnet26", 10, (64, 64), head_channels=16, width=8).set_train(False)
+    assert count_multiply_adds(network, (1, 3, 64, 64)) > 10**6

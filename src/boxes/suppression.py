@@ -44,7 +44,7 @@ def best_of_classes(scores, count, threshold):
     batch, length, classes = scores.shape
     if length > count:
         # The boxes of the best pairs are among the `count` best by their best class: far fewer to sort.
-        chosen = best(scores.max(2), count)[1]
+        chosen = best(ops.max(scores, 2)[0], count)[1]
         scores, boxes, numbers = best_of_classes(taken(scores, chosen), count, threshold)
         return scores, taken(chosen, boxes), numbers
     scores, places = best(ops.where(scores > threshold, scores, EMPTY).reshape(batch, -1), count)
