@@ -1,24 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What heads on anchors are made of: convolutions that begin small, their channels told apart by anchor."""
+"""What heads on anchors have in common."""
 
-from mindspore import nn
-from mindspore.common.initializer import Normal
-
-STD = 0.01
-
-
-def convolution(in_channels, out_channels, kernel, std=STD, bias=0.0):
-    """Return a kernel x kernel convolution whose weights begin normal, of deviation `std`."""
-    return nn.Conv2d(
-        in_channels,
-        out_channels,
-        kernel,
-        pad_mode="pad",
-        padding=kernel // 2,
-        has_bias=True,
-        weight_init=Normal(std),
-        bias_init=bias,
-    )
+STD = 0.01  # of their initial weights, which are normal
 
 
 def by_anchor(x, numbers):

@@ -1,8 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The block that heads are made of: convolution, batch norm, ReLU."""
+"""What heads are made of: convolutions with a bias, and the block of convolution, batch norm and ReLU."""
 
 from mindspore import nn
 from mindspore.common.initializer import HeNormal
+
+
+def biased_convolution(in_channels, out_channels, kernel, weight, stride=1, bias="zeros"):
+    """Return a kernel x kernel convolution with a bias, padded by kernel // 2: (B, in, H, W) -> (B, out, H', W').
+
+    Args:
+        weight, bias: how they begin, as `nn.Conv2d` takes it.
+    """
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        pad_mode="pad",
+        padding=kernel // 2,
+        has_bias=True,
+        weight_init=weight,
+        bias_init=bias,
+    )
+
+
+def he_normal():
+    """Return how weights before a ReLU begin."""
+    return HeNormal(mode="fan_out", nonlinearity="relu")
 
 
 class ConvNormRelu(nn.Cell):
@@ -15,9 +39,8 @@ class ConvNormRelu(nn.Cell):
 
     def __init__(self, in_channels, out_channels, kernel=1, convolution=nn.Conv2d, norm=nn.BatchNorm2d):
         super().__init__()
-        weight = HeNormal(mode="fan_out", nonlinearity="relu")
         self.conv = convolution(
-            in_channels, out_channels, kernel, pad_mode="pad", padding=kernel // 2, weight_init=weight
+            in_channels, out_channels, kernel, pad_mode="pad", padding=kernel // 2, weight_init=he_normal()
         )
         self.bn = norm(out_channels)
         self.relu = nn.ReLU()

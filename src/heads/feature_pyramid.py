@@ -4,6 +4,7 @@
 from mindspore import nn
 from mindspore.common.initializer import XavierUniform
 
+from src.heads.convolution import biased_convolution
 from src.ops.resize import enlarged
 
 
@@ -21,10 +22,12 @@ class FeaturePyramid(nn.Cell):
 
     def __init__(self, in_channels, channels=256, smaller=0):
         super().__init__()
-        self.lateral = nn.CellList([_convolution(count, channels, 1) for count in in_channels])
-        self.output = nn.CellList([_convolution(channels, channels, 3) for _ in in_channels])
+        self.lateral = nn.CellList([biased_convolution(count, channels, 1, XavierUniform()) for count in in_channels])
+        self.output = nn.CellList([biased_convolution(channels, channels, 3, XavierUniform()) for _ in in_channels])
         counts = [in_channels[-1], *[channels] * smaller][:smaller]
-        self.smaller = nn.CellList([_convolution(count, channels, 3, stride=2) for count in counts])
+        self.smaller = nn.CellList(
+            [biased_convolution(count, channels, 3, XavierUniform(), stride=2) for count in counts]
+        )
 
     def construct(self, maps):
         laterals = ()
@@ -39,20 +42,6 @@ class FeaturePyramid(nn.Cell):
             last = smaller(last)
             outputs += (last,)
         return outputs
-
-
-def _convolution(in_channels, out_channels, kernel, stride=1):
-    return nn.Conv2d(
-        in_channels,
-        out_channels,
-        kernel,
-        stride,
-        pad_mode="pad",
-        padding=kernel // 2,
-        has_bias=True,
-        weight_init=XavierUniform(),
-        bias_init="zeros",
-    )
 
 
 # How OpenMMLab's projects call our parameters, in a Cell that has the pyramid as `pyramid`; see `src.models.published`.

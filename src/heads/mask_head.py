@@ -2,7 +2,9 @@
 """Which pixels of a box are of the thing in it (He et al., *Mask R-CNN*, ICCV 2017, arXiv 1703.06870, section 3)."""
 
 from mindspore import Parameter, nn, ops
-from mindspore.common.initializer import HeNormal, initializer
+from mindspore.common.initializer import initializer
+
+from src.heads.convolution import biased_convolution, he_normal
 
 CONVOLUTIONS = 4
 POOLED = 14  # the side of what is pooled of each box; masks have twice as many pixels
@@ -19,7 +21,7 @@ class Doubling(nn.Cell):
         super().__init__()
         self.channels = channels
         # As PyTorch has it: in, out, row, column.
-        self.weight = Parameter(initializer(_he_normal(), (channels, channels, 2, 2)), name="weight")
+        self.weight = Parameter(initializer(he_normal(), (channels, channels, 2, 2)), name="weight")
         self.bias = Parameter(initializer("zeros", (channels,)), name="bias")
         self.product = ops.Conv2D(4 * channels, (1, 1))
 
@@ -48,15 +50,17 @@ class MaskHead(nn.Cell):
 
     def __init__(self, channels, num_classes):
         super().__init__()
-        self.convolutions = nn.CellList([_convolution(channels, channels, 3) for _ in range(CONVOLUTIONS)])
+        self.convolutions = nn.CellList(
+            [biased_convolution(channels, channels, 3, he_normal()) for _ in range(CONVOLUTIONS)]
+        )
         self.relu = nn.ReLU()
         self.doubling = Doubling(channels)
-        self.logits = _convolution(channels, num_classes, 1)
+        self.logits = biased_convolution(channels, num_classes, 1, he_normal())
         self.product = ops.BatchMatMul()
 
     def construct(self, x, classes):
-        for convolution in self.convolutions:
-            x = self.relu(convolution(x))
+        for layer in self.convolutions:
+            x = self.relu(layer(x))
         count, channels, height, width = x.shape
         x = self.relu(self.doubling(x)).reshape(count, channels, -1)
         # The last convolution, of one class.
@@ -64,23 +68,6 @@ class MaskHead(nn.Cell):
         bias = ops.gather(self.logits.bias, classes, 0).reshape(-1, 1, 1)
         logits = self.product(weight.astype(x.dtype), x) + bias.astype(x.dtype)
         return doubled(logits, height, width)
-
-
-def _he_normal():
-    return HeNormal(mode="fan_out", nonlinearity="relu")
-
-
-def _convolution(in_channels, out_channels, kernel):
-    return nn.Conv2d(
-        in_channels,
-        out_channels,
-        kernel,
-        pad_mode="pad",
-        padding=kernel // 2,
-        has_bias=True,
-        weight_init=_he_normal(),
-        bias_init="zeros",
-    )
 
 
 # How mmdetection calls our parameters; see `src.models.published`.

@@ -4,8 +4,10 @@
 import math
 
 from mindspore import nn
+from mindspore.common.initializer import Normal
 
-from src.heads.anchored import STD, by_anchor, convolution
+from src.heads.anchored import STD, by_anchor
+from src.heads.convolution import biased_convolution
 
 CONVOLUTIONS = 4
 PRIOR = 0.01  # that an anchor holds an object of a class, before anything is learned
@@ -28,8 +30,8 @@ class RetinaHead(nn.Cell):
     def __init__(self, channels, anchors, num_classes, std=STD):
         super().__init__()
         self.classes, self.boxes = _tower(channels, std), _tower(channels, std)
-        self.logits = convolution(channels, anchors * num_classes, 3, std, -math.log(1 / PRIOR - 1))
-        self.deltas = convolution(channels, anchors * 4, 3, std)
+        self.logits = biased_convolution(channels, anchors * num_classes, 3, Normal(std), bias=-math.log(1 / PRIOR - 1))
+        self.deltas = biased_convolution(channels, anchors * 4, 3, Normal(std))
         self.num_classes = num_classes
 
     def construct(self, maps):
@@ -41,7 +43,9 @@ class RetinaHead(nn.Cell):
 
 
 def _tower(channels, std):
-    layers = [layer for _ in range(CONVOLUTIONS) for layer in (convolution(channels, channels, 3, std), nn.ReLU())]
+    layers = []
+    for _ in range(CONVOLUTIONS):
+        layers += [biased_convolution(channels, channels, 3, Normal(std)), nn.ReLU()]
     return nn.SequentialCell(*layers)
 
 

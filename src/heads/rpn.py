@@ -2,8 +2,10 @@
 """The region proposal network (Ren et al., *Faster R-CNN*, NeurIPS 2015, arXiv 1506.01497, section 3.1)."""
 
 from mindspore import nn
+from mindspore.common.initializer import Normal
 
-from src.heads.anchored import STD, by_anchor, convolution
+from src.heads.anchored import STD, by_anchor
+from src.heads.convolution import biased_convolution
 
 
 class Rpn(nn.Cell):
@@ -21,9 +23,9 @@ class Rpn(nn.Cell):
 
     def __init__(self, channels, anchors, std=STD):
         super().__init__()
-        self.convolution, self.relu = convolution(channels, channels, 3, std), nn.ReLU()
-        self.objectness = convolution(channels, anchors, 1, std)
-        self.deltas = convolution(channels, anchors * 4, 1, std)
+        self.convolution, self.relu = biased_convolution(channels, channels, 3, Normal(std)), nn.ReLU()
+        self.objectness = biased_convolution(channels, anchors, 1, Normal(std))
+        self.deltas = biased_convolution(channels, anchors * 4, 1, Normal(std))
 
     def construct(self, maps):
         objectness, deltas = (), ()
