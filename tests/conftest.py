@@ -142,3 +142,27 @@ def data(folder):
     from src.config import DataConfig
 
     return DataConfig(data_dir=str(folder), batch_size=4)
+
+
+@pytest.fixture
+def infer_call(monkeypatch, capsys):
+    """`infer_call(*words)` runs `infer.py` and returns its exit code and what it prints to the two streams."""
+    import infer
+    from src.errors import UserError
+
+    monkeypatch.setattr(infer, "survive_crashes", lambda message: None)
+    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, words)])
+        code, mistake = 0, ""
+        try:
+            infer.main.__wrapped__()
+        except SystemExit as end:
+            code = end.code
+        except UserError as error:
+            code, mistake = 2, f"error: {error}"
+        said = capsys.readouterr()
+        return code, said.out, said.err + mistake
+
+    return call

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A finished training to export: its folder, with weights on which logits depend clearly on the image."""
 
+import json
+
 import mindspore as ms
 import numpy as np
+import pytest
 from PIL import Image
 
 from src.config import load_config, save_config
+from src.deploy.card import card_path, read_card
+from src.errors import UserError
 from src.tasks import create_task
 from src.training.checkpoint import save_weights
 
@@ -54,3 +59,17 @@ def opencv_logits(path, images):
     network = cv2.dnn.readNetFromONNX(str(path))
     network.setInput(images)
     return network.forward()
+
+
+def refuse_description(path, change, named):
+    """Give the description beside a file other values, by key, and see it refused by a line that matches `named`."""
+    before = card_path(path).read_text()
+    card = json.loads(before)
+    for key, value in change.items():
+        (card["preprocessing"] if key in card["preprocessing"] else card)[key] = value
+    try:
+        card_path(path).write_text(json.dumps(card))
+        with pytest.raises(UserError, match=named):
+            read_card(path)
+    finally:
+        card_path(path).write_text(before)

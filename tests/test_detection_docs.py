@@ -15,11 +15,6 @@ from src.deploy.running.predict import open_predictor
 PAGE = (ROOT / "docs" / "detection.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def narrow():
-    yield
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")

@@ -2,7 +2,6 @@
 """Images to boxes, pictures and COCO's results by `infer.py`, the same that `eval.py` judges."""
 
 import json
-import sys
 from pathlib import Path
 
 import mindspore as ms
@@ -14,20 +13,13 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-import infer
 from src.data.class_colours import palette
 from src.deploy.export import export_checkpoint
 from src.deploy.running.evaluate import evaluate_exported
 from src.deploy.running.predict import open_predictor
 from src.device import World
-from src.errors import UserError
 from src.tasks.box_results import image_id, picture
 from src.tasks.found import Found, coco_results, found_in
-
-
-@pytest.fixture(scope="module", autouse=True)
-def narrow():
-    yield
 
 
 @pytest.fixture(scope="module")
@@ -41,33 +33,12 @@ def run(tmp_path_factory):
     return config, path
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """`call(*words)` runs `infer.py` and returns its exit code and what it prints to the two streams."""
-    monkeypatch.setattr(infer, "survive_crashes", lambda message: None)
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, words)])
-        code, mistake = 0, ""
-        try:
-            infer.main.__wrapped__()
-        except SystemExit as end:
-            code = end.code
-        except UserError as error:
-            code, mistake = 2, f"error: {error}"
-        said = capsys.readouterr()
-        return code, said.out, said.err + mistake
-
-    return call
-
-
-def test_results_are_what_evaluation_judges(run, tmp_path, call):
+def test_results_are_what_evaluation_judges(run, tmp_path, infer_call):
     """COCO's tools read the file of results, by the ids of the data set, and say what `eval.py --model` does."""
     config, path = run
     data, results = Path(config.data.data_dir), tmp_path / "results.json"
     words = ["--model", path, "--image", data / "images", "--threshold", "0", "--json"]
-    code, out, err = call(*words, "--output", results)
+    code, out, err = infer_call(*words, "--output", results)
     assert code == 0 and not err
     lines, entries = [json.loads(line) for line in out.splitlines()], json.loads(results.read_text())
     assert [line["image"] for line in lines] == [str(image) for image in sorted((data / "images").iterdir())]
@@ -97,7 +68,7 @@ def test_a_checkpoint_finds_the_same(run):
         np.testing.assert_allclose(np.sort(one.boxes.ravel()), np.sort(two.boxes.ravel()), atol=0.01)
 
 
-def test_pictures_and_what_cannot_be_read(run, tmp_path, call):
+def test_pictures_and_what_cannot_be_read(run, tmp_path, infer_call):
     """Pictures lie as their images do; damaged images are named at the end, and the exit code is 3."""
     source = Path(run[0].data.data_dir, "images", f"{0:012d}.png")
     for name in ("a/x.png", "b/x.jpg"):
@@ -105,7 +76,7 @@ def test_pictures_and_what_cannot_be_read(run, tmp_path, call):
         Image.open(source).save(tmp_path / "in" / name)
     (tmp_path / "in" / "b" / "broken.png").write_bytes(source.read_bytes()[:80])
     words = ["--model", run[1], "--image", tmp_path / "in", "--output", tmp_path / "out", "--threshold", "0.1"]
-    code, out, err = call(*words)
+    code, out, err = infer_call(*words)
     assert code == 3 and "broken.png is truncated or damaged" in err and len(err.splitlines()) == 1
     written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
     assert written == ["a/x.png", "b/x.png"]
@@ -115,12 +86,12 @@ def test_pictures_and_what_cannot_be_read(run, tmp_path, call):
     assert shown.height == 150 and shown.width > 90
 
 
-def test_the_threshold(run, call):
+def test_the_threshold(run, infer_call):
     """Nothing is shown below it; by itself it is 0.3."""
     words = ["--model", run[1], "--image", run[0].data.data_dir + "/images", "--json"]
 
     def scores(*more):
-        code, out, _ = call(*words, *more)
+        code, out, _ = infer_call(*words, *more)
         assert code == 0
         return [entry["score"] for line in out.splitlines() for entry in json.loads(line)["results"]]
 
@@ -128,7 +99,7 @@ def test_the_threshold(run, call):
     middle = sorted(every)[len(every) // 2]
     assert scores("--threshold", middle) == [score for score in every if score >= middle] != every
     assert scores() == scores("--threshold", 0.3) == [score for score in every if score >= 0.3]
-    code, _, err = call(*words, "--threshold", "1.5")
+    code, _, err = infer_call(*words, "--threshold", "1.5")
     assert code == 2 and "--threshold is 1.5 but takes 0 to 1" in err
 
 
@@ -176,7 +147,7 @@ def test_ids_of_images(tmp_path):
     assert image_id(Path("b/y.png"), Path("b/y.png")) == "y.png"
 
 
-def test_what_is_refused(run, tmp_path, call):
+def test_what_is_refused(run, tmp_path, infer_call):
     """Options of another task, a file in the place of a folder, no folder for a file, two images of one picture."""
     data = Path(run[0].data.data_dir, "images")
     (tmp_path / "file").touch()
@@ -190,5 +161,5 @@ def test_what_is_refused(run, tmp_path, call):
         (["--output", tmp_path / "none" / "x.json"], "takes a .json file in a folder that exists"),
         (["--output", tmp_path / "out", "--image", tmp_path / "in"], "would have the same picture"),
     ):
-        code, _, err = call("--model", run[1], "--image", data, *words)
+        code, _, err = infer_call("--model", run[1], "--image", data, *words)
         assert code == 2 and named in err and len(err.splitlines()) == 1

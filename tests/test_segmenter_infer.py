@@ -2,7 +2,6 @@
 """Images to masks, overlays and areas by `infer.py`, with the classes that `eval.py` counts."""
 
 import json
-import sys
 from pathlib import Path
 
 import mindspore as ms
@@ -11,12 +10,10 @@ import pytest
 from PIL import Image
 from segmenter_run import NAMES, colours, write_pairs, write_segmenter
 
-import infer
 from src.deploy.export import export_checkpoint
 from src.deploy.running.evaluate import evaluate_exported
 from src.deploy.running.predict import open_predictor
 from src.device import World
-from src.errors import UserError
 from src.tasks.pixel_judge import confusion_of, scores
 from src.tasks.pixel_results import overlay, shares_of
 
@@ -31,34 +28,13 @@ def run(tmp_path_factory):
     return config, path
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """`call(*words)` runs `infer.py` and returns its exit code and what it prints to the two streams."""
-    monkeypatch.setattr(infer, "survive_crashes", lambda message: None)
-    monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, words)])
-        code, mistake = 0, ""
-        try:
-            infer.main.__wrapped__()
-        except SystemExit as end:
-            code = end.code
-        except UserError as error:
-            code, mistake = 2, f"error: {error}"
-        said = capsys.readouterr()
-        return code, said.out, said.err + mistake
-
-    return call
-
-
-def test_masks_are_what_evaluation_counts(run, tmp_path, call):
+def test_masks_are_what_evaluation_counts(run, tmp_path, infer_call):
     """The masks of a folder have its names and the values of the training's masks, in the classes' colours, and mIoU of
     them is what `eval.py --model` says; areas are theirs."""
     config, path = run
     data = Path(config.data.data_dir)
     images = data / "images" / "validation"
-    code, out, err = call("--model", path, "--image", images, "--output", tmp_path / "masks", "--json")
+    code, out, err = infer_call("--model", path, "--image", images, "--output", tmp_path / "masks", "--json")
     assert code == 0 and not err
     assert sorted(mask.name for mask in (tmp_path / "masks").iterdir()) == ["0.png", "1.png", "2.png"]
     confusion, lines = np.zeros((4, 4), np.int64), [json.loads(line) for line in out.splitlines()]
@@ -94,7 +70,7 @@ def test_a_checkpoint_finds_the_same(run):
         assert one.shape == two.shape and np.mean(one == two) > 0.999
 
 
-def test_folders_and_what_cannot_be_read(run, tmp_path, call):
+def test_folders_and_what_cannot_be_read(run, tmp_path, infer_call):
     """Masks and overlays lie as their images do; damaged images are named at the end, and the exit code is 3."""
     source = Path(run[0].data.data_dir, "images", "validation", "0.png")
     for name in ("a/x.png", "b/x.png", "b/y.jpg"):
@@ -102,7 +78,7 @@ def test_folders_and_what_cannot_be_read(run, tmp_path, call):
         Image.open(source).save(tmp_path / "in" / name)
     (tmp_path / "in" / "b" / "broken.png").write_bytes(source.read_bytes()[:80])
     words = ["--model", run[1], "--image", tmp_path / "in", "--output", tmp_path / "out", "--overlay"]
-    code, out, err = call(*words)
+    code, out, err = infer_call(*words)
     assert code == 3 and "broken.png is truncated or damaged" in err and len(err.splitlines()) == 1
     written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
     masks = ["a/x.png", "b/x.png", "b/y.png"]
@@ -114,12 +90,12 @@ def test_folders_and_what_cannot_be_read(run, tmp_path, call):
     assert picture.mode == "RGB" and picture.width > width and picture.height >= height
 
 
-def test_one_image(run, tmp_path, call):
+def test_one_image(run, tmp_path, infer_call):
     """Its mask has its name; without --output its areas alone are printed, and nothing is written."""
     image = Path(run[0].data.data_dir, "images", "validation", "1.png")
-    code, _, _ = call("--model", run[1], "--image", image, "--output", tmp_path / "one")
+    code, _, _ = infer_call("--model", run[1], "--image", image, "--output", tmp_path / "one")
     assert code == 0 and [path.name for path in (tmp_path / "one").iterdir()] == ["1.png"]
-    code, out, _ = call("--model", run[1], "--image", image)
+    code, out, _ = infer_call("--model", run[1], "--image", image)
     assert code == 0 and out.splitlines()[0] == str(image) and [path.name for path in tmp_path.iterdir()] == ["one"]
 
 
@@ -138,7 +114,7 @@ def test_an_overlay():
     assert not (legend == colours()[1]).all(2).any()
 
 
-def test_what_is_refused(run, tmp_path, call):
+def test_what_is_refused(run, tmp_path, infer_call):
     """Options of another task, overlays without a folder, a file in the place of one, two images of one mask."""
     data = Path(run[0].data.data_dir, "images", "validation")
     (tmp_path / "file").touch()
@@ -152,5 +128,5 @@ def test_what_is_refused(run, tmp_path, call):
         (["--output", tmp_path / "file" / "below"], "cannot create folder"),
         (["--output", tmp_path / "out", "--image", tmp_path / "in"], "would have the same mask"),
     ):
-        code, _, err = call("--model", run[1], "--image", data, *words)
+        code, _, err = infer_call("--model", run[1], "--image", data, *words)
         assert code == 2 and named in err and len(err.splitlines()) == 1
