@@ -8,7 +8,11 @@ import numpy as np
 from PIL import Image
 
 from src.config import Config, DataConfig, ModelConfig, TrainConfig
+from src.data.boxes import class_names, create_box_dataset, list_boxes, open_annotations
+from src.device import World
 from src.task_config import DetectionConfig
+
+ALONE = World()
 
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 90, "name": "tree"}]
 # Of an image of 8 x 6 pixels: all runs, and the same written as text.
@@ -63,3 +67,16 @@ def settings(folder, head="retinanet", classes=3, batch_size=1, seed=0, **detect
         train=TrainConfig(seed=seed),
         output_dir=str(folder / "out"),
     )
+
+
+def opened(config, split="train", with_masks=False):
+    """The `BoxSplit` of a split."""
+    file = open_annotations(config, split, with_masks)
+    return list_boxes(config, split, file, class_names(config, file), with_masks)
+
+
+def batches(config, listed, split="train", world=ALONE, epoch=0, skip=0):
+    """The batches of an epoch after the first `skip`, as arrays."""
+    made = create_box_dataset(config, listed, split, world, epoch)
+    made = made.skip(skip) if skip else made
+    return list(made.create_tuple_iterator(num_epochs=1, output_numpy=True))

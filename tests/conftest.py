@@ -145,6 +145,14 @@ def data(folder):
 
 
 @pytest.fixture
+def coco_folder(tmp_path):
+    """A data folder of images with boxes and masks, see `coco_data`."""
+    import coco_data
+
+    return coco_data.write(tmp_path)
+
+
+@pytest.fixture
 def infer_call(monkeypatch, capsys):
     """`infer_call(*words)` runs `infer.py` and returns its exit code and what it prints to the two streams."""
     import infer
