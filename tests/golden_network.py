@@ -10,8 +10,18 @@ from mindspore import Tensor
 from src.models import create_model
 from src.models.complexity import count_parameters
 from src.models.published import from_published
+from src.ops.draws import random_state
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def fill(network, tensors, rules):
+    """Give a network the published tensors, every one of which must be used; what counts draws is no weight."""
+    draws = random_state(network)
+    parameters = {parameter.name: parameter for parameter in network.get_parameters() if parameter.name not in draws}
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    for name, value in from_published(shapes, tensors, rules).items():
+        parameters[name].set_data(Tensor(value))
 
 
 def golden_network(name, rules):
@@ -19,9 +29,6 @@ def golden_network(name, rules):
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
     tensors = {tensor: rule.make(tensor, shape, golden["seed"]) for tensor, shape in golden["tensors"]}
     network = create_model(name)
-    parameters = {parameter.name: parameter for parameter in network.get_parameters()}
-    shapes = {parameter_name: parameter.shape for parameter_name, parameter in parameters.items()}
-    for parameter_name, value in from_published(shapes, tensors, rules).items():
-        parameters[parameter_name].set_data(Tensor(value))
+    fill(network, tensors, rules)
     assert count_parameters(network) == golden["params"]
     return golden, network

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published_decay import assert_published_decay
 
 from src.config import load_config
 from src.models.complexity import count_parameters
-from src.models.published import published_names
 from src.models.segmenter import published_rules
 from src.tasks import create_task
 from src.training.optimizer import parameter_groups
@@ -26,8 +26,6 @@ PUBLISHED = {
     "fpn_pvt_small": (28_237_462, *FPN_PVT),
     "fpn_resnet50": (28_495_574, 4, 8, ("momentum", 0.9), 0.02, 5e-4, 40000, 0.9, 0, 0.0),
 }
-# What of a published name says that it has no decay.
-NO_DECAY = {"swin": ("absolute_pos_embed", "relative_position_bias_table", "norm"), "pvt": (), "resnet50": ()}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -51,14 +49,8 @@ def test_published_recipe(name):
         share = 1 - (1 - step / warmup) * (1 - 1e-6) if step < warmup else 1
         assert rates[step] == pytest.approx(lr * share * (1 - step / steps) ** power, rel=1e-5)
 
-    groups = parameter_groups(network, used.weight_decay, no_decay=used.no_decay)
-    got = {p.name: group["weight_decay"] for group in groups for p in group["params"]}
     rules = published_rules(config.model.head, type(network.backbone))
-    marks = next(marks for family, marks in NO_DECAY.items() if family in name)
-    for ours, value in got.items():
-        theirs = published_names(ours, rules)
-        assert value == (0 if any(mark in part for mark in marks for part in theirs) else decay), (ours, theirs)
-    assert len(got) == len(network.trainable_params())
+    assert_published_decay(config, network, rules, decay)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

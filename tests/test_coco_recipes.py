@@ -4,13 +4,12 @@
 from pathlib import Path
 
 import pytest
+from published_decay import assert_published_decay
 
 from src.config import load_config
 from src.models.complexity import count_parameters
 from src.models.detector import published_rules
-from src.models.published import published_names
 from src.tasks import create_task
-from src.training.optimizer import parameter_groups
 from src.training.schedule import learning_rates, scaled_lr
 
 CONFIGS = Path(__file__).resolve().parent.parent / "config"
@@ -29,8 +28,6 @@ PUBLISHED = {
 # And whose parameters nobody counted.
 OTHERS = ["maskrcnn_pvt_tiny", "maskrcnn_pvt_small", "maskrcnn_swin_tiny_3x", "cascade_maskrcnn_swin_tiny"]
 OTHERS += ["cascade_maskrcnn_swin_small_3x"]
-# What of a published name says that it has no decay.
-NO_DECAY = {"swin": ("absolute_pos_embed", "relative_position_bias_table", "norm"), "pvt": (), "resnet50": ()}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -53,14 +50,8 @@ def test_published_recipe(name):
         drops = sum(step >= steps * milestone for milestone in milestones)
         assert rates[step] == pytest.approx(lr * share * 0.1**drops, rel=1e-5)
 
-    groups = parameter_groups(network, used.weight_decay, no_decay=used.no_decay)
-    got = {p.name: group["weight_decay"] for group in groups for p in group["params"]}
     rules = published_rules(config.model.head, type(network.backbone))
-    marks = next(marks for family, marks in NO_DECAY.items() if family in name)
-    for ours, value in got.items():
-        theirs = published_names(ours, rules)
-        assert value == (0 if any(mark in part for mark in marks for part in theirs) else decay), (ours, theirs)
-    assert len(got) == len(network.trainable_params())
+    assert_published_decay(config, network, rules, decay)
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *OTHERS])

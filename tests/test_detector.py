@@ -7,15 +7,14 @@ import mindspore as ms
 import numpy as np
 import pytest
 from golden import rule
-from golden_network import GOLDEN
+from golden_network import GOLDEN, fill
 from mindspore import Tensor, nn, ops
 
 from src.models.complexity import count_multiply_adds, count_parameters
 from src.models.detector import create_detector, published_rules
 from src.models.proposals import Proposals, ProposalSelection
-from src.models.published import from_published, to_published
+from src.models.published import to_published
 from src.models.rcnn import Rcnn, of_training
-from src.ops.draws import random_state
 from src.training.detection_losses import LOSSES
 from src.training.fine_tuning import freeze, keep_averages
 
@@ -43,11 +42,8 @@ def reference(request):
     golden = json.loads((GOLDEN / "downstream" / f"{name}.json").read_text())
     arrays = np.load(GOLDEN / "downstream" / f"{name}.npz")
     network = create_detector(head, backbone, image_size=image_size)
-    rules, draws = published_rules(head, type(network.backbone)), random_state(network)
-    parameters = {parameter.name: parameter for parameter in network.get_parameters() if parameter.name not in draws}
-    shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    for name, value in from_published(shapes, tensors_of(golden), rules).items():
-        parameters[name].set_data(Tensor(value))
+    rules = published_rules(head, type(network.backbone))
+    fill(network, tensors_of(golden), rules)
     losses = LOSSES[head](network)
     if isinstance(network, Rcnn):
         network.geometry = (FEW, *network.geometry[1:])

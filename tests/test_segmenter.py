@@ -7,11 +7,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 from golden import rule
-from golden_network import GOLDEN
+from golden_network import GOLDEN, fill
 from mindspore import Tensor, nn, ops
 
 from src.models.complexity import count_parameters
-from src.models.published import from_published, to_published
+from src.models.published import to_published
 from src.models.registry import backbone_of
 from src.models.segmenter import create_segmenter, published_rules
 from src.training.pixel_losses import PixelCrossEntropy, SegmentationLoss
@@ -35,10 +35,7 @@ def reference(request):
     tensors = {tensor: rule.make(tensor, shape, golden["seed"]) for tensor, shape in golden["tensors"]}
     network = create_segmenter(head, backbone, image_size=image_size, dropout=0.0)
     rules = published_rules(head, type(network.backbone))
-    parameters = {parameter.name: parameter for parameter in network.get_parameters()}
-    shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    for name, value in from_published(shapes, tensors, rules).items():
-        parameters[name].set_data(Tensor(value))
+    fill(network, tensors, rules)
     return golden, arrays, network, rules
 
 
