@@ -100,21 +100,29 @@ def eval_transform(spec, name=str, as_pixels=False):
     return [Pixels(crop, name, spec["orientation"]), *last]
 
 
-def preprocessing(data, image_size, in_channels):
-    """Return the evaluation preprocessing of a `DataConfig` for a network's `image_size`, S or (H, W), fit for JSON.
+def pixels_of(data, image_size, in_channels):
+    """Return what a `DataConfig` says of the pixels of a network's input, whatever it is made of, fit for JSON.
 
-    image_size [H, W]; resize, interpolation of `CentreCrop`; orientation of `decode`; mean, std by channel, of pixels
-    in 0..1; in_channels.
+    image_size [H, W]; orientation of `decode`; mean, std by channel, of pixels in 0..1; in_channels.
     """
-    size = sides(image_size)
     return {
-        "image_size": list(size),
-        "resize": data.resize or round(min(size) * 256 / 224),
-        "interpolation": data.interpolation,
+        "image_size": list(sides(image_size)),
         "orientation": data.orientation,
         "mean": list(data.mean),
         "std": list(data.std),
         "in_channels": in_channels,
+    }
+
+
+def preprocessing(data, image_size, in_channels):
+    """Return the evaluation preprocessing of a `DataConfig` for a network's `image_size`, S or (H, W), fit for JSON.
+
+    resize, interpolation of `CentreCrop`, and `pixels_of`.
+    """
+    return {
+        "resize": data.resize or round(min(sides(image_size)) * 256 / 224),
+        "interpolation": data.interpolation,
+        **pixels_of(data, image_size, in_channels),
     }
 
 

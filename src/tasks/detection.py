@@ -9,6 +9,7 @@ from src.data.box_split import UNUSED
 from src.data.box_transforms import shapes
 from src.data.boxes import check_boxes, class_names, create_box_dataset, list_boxes, open_annotations, read_annotations
 from src.data.classes import listed
+from src.data.transforms import pixels_of
 from src.errors import UserError
 from src.models.detector import HEADS, create_detector
 from src.tasks.box_deployment import LETTERBOX, BoxDeployment, FileAnswers
@@ -181,15 +182,10 @@ class Detection(Task):
 
     def preprocessing(self, shape):
         """Return the steps from an image to an input of the shape (H, W), as JSON values; see `BoxDeployment`."""
-        data = self.config.data
         return {
-            "image_size": list(shape),
             "scale": list(self.config.detection.scale),
             **LETTERBOX,
-            "orientation": data.orientation,
-            "mean": list(data.mean),
-            "std": list(data.std),
-            "in_channels": self.config.model.in_channels,
+            **pixels_of(self.config.data, shape, self.config.model.in_channels),
         }
 
     def judge_file(self, model, whose):

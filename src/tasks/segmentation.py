@@ -8,6 +8,7 @@ import numpy as np
 from src.data.class_colours import palette, read_classes, to_text
 from src.data.classes import listed
 from src.data.pixels import check_pixels, class_names, create_pixel_dataset, list_pixel_files, list_pixels
+from src.data.transforms import pixels_of
 from src.data.windows import usual_stride
 from src.data.yardstick import PairByOpenCV
 from src.errors import UserError
@@ -126,16 +127,12 @@ class Segmentation(Task):
 
     def preprocessing(self, window):
         """Return the steps from an image to windows of the size (H, W), as JSON values; see `PixelDeployment`."""
-        data, settings = self.config.data, self.config.segmentation
+        settings = self.config.segmentation
         return {
-            "image_size": list(window),
             "stride": list(usual_stride(window)),
             "scale": list(settings.scale),
             "divisor": settings.divisor,
-            "orientation": data.orientation,
-            "mean": list(data.mean),
-            "std": list(data.std),
-            "in_channels": self.config.model.in_channels,
+            **pixels_of(self.config.data, window, self.config.model.in_channels),
         }
 
     def judge_file(self, model, whose):
