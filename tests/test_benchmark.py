@@ -110,6 +110,14 @@ def test_exported_files(tmp_path):
         assert 0 < record["forward"]["peak_gb"] < 0.25 and "train" not in record
 
 
+def test_files_of_several_results():
+    """Protects detectors, whose files give boxes, scores and labels."""
+    words = ["--options", "{width: 8, depths: [1, 1, 1, 1]}", "--batch_size", 1, "--image_size", 32]
+    done = benchmark("retinanet_resnet26", "--runtime", "onnxruntime", *words, "--rounds", 1, "--runs", 1, "--markdown")
+    rows = rows_of(done)[1]
+    assert [row[0] for row in rows] == ["retinanet_resnet26, ONNX, unfolded", "retinanet_resnet26, ONNX, folded"]
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

@@ -20,7 +20,6 @@ from src.measure.setting import FOLDED
 from src.measure.settled import settle
 from src.models.complexity import count_multiply_adds, count_parameters
 from src.tasks import config_of, create_task
-from src.training.endings import LOGITS
 from src.training.kernels import kernels_of
 from src.training.memory import peak_memory_gb
 from src.training.optimizer import create_optimizer
@@ -59,7 +58,7 @@ class Workload:
         settle(self.network, self.shape)
         network = fold(self.network) if self.setting.form == FOLDED else self.network
         images = np.zeros(self.shape, np.float32)
-        onnx.save(onnx_model(lambda: Serving(network), images, Options(self.setting.batch_size), [LOGITS]), path)
+        onnx.save(onnx_model(lambda: Serving(network), images, Options(self.setting.batch_size)), path)
 
     def compile(self, phase, runs):
         """Make the graph of a phase; return the seconds that compiling and the first run took.

@@ -24,14 +24,14 @@ from src.ops.resize import by_products
 _TWO_BATCHES = (2, 3)
 
 
-def onnx_model(serve, images, options, names):
+def onnx_model(serve, images, options, names=()):
     """Return the ONNX model of a network, checked for validity and not yet run.
 
     Args:
         serve: without arguments, returns a new `Serving` of the network; exporting one twice fails.
         images (numpy array): what it takes, as many as the file shall take, or 3 where it takes any number.
         options (Options): of the file.
-        names (list): of the results.
+        names (sequence): of the results; empty: whatever the exporter calls them.
 
     Raises:
         UserError: the graph cannot be made to take any number of images.
@@ -58,6 +58,7 @@ def _exported(cell, images, names):
         with by_products():
             export(cell, ms.Tensor(images), file_name=path, input_names=[INPUT])
         model = onnx.load(path)
+    names = names or [value.name for value in model.graph.output]
     # By the exporter itself, the node before the last one would get the name where that is a Cast.
     rename(model.graph, {value.name: name for value, name in zip(model.graph.output, names)})
     for value, name in zip(model.graph.output, names, strict=True):
