@@ -26,7 +26,7 @@ from src.schema import (
     walk,
     zero_or_at_least,
 )
-from src.task_config import DetectionConfig, SegmentationConfig
+from src.task_config import HEADS, DetectionConfig, SegmentationConfig
 from src.yaml_file import parse_yaml, read_yaml, write_yaml
 
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
@@ -39,9 +39,11 @@ class ModelConfig:
     head: str = key(
         "",
         "of segmentation: Semantic FPN or UperNet; of detection: RetinaNet, Mask R-CNN or Cascade Mask R-CNN",
-        one_of("", "fpn", "upernet", "retinanet", "maskrcnn", "cascade_maskrcnn"),
+        one_of("", *sum(HEADS.values(), ())),
     )
-    head_channels: int = key(0, "of its pyramid; 0: as published, 256 of fpn, 512 of upernet", zero_or_at_least(8))
+    head_channels: int = key(
+        0, "of its pyramid; 0: as published, 512 of upernet, 256 of the others", zero_or_at_least(8)
+    )
     num_classes: int = key(1000, "number of classes", at_least(1))
     image_size: int | list[int] = key(
         224, "side of the square input, or its [height, width], pixels", each_of_two(at_least(1))

@@ -6,6 +6,7 @@ from functools import reduce
 
 from src.errors import UserError
 from src.schema import walk
+from src.task_config import HEADS
 
 # Which choices of its section's name use this key; the others refuse it.
 _USERS = {
@@ -44,8 +45,6 @@ _DATA = {
     "segmentation": ("image_folder", "scenes"),
     "detection": ("image_folder", "scenes"),
 }
-# model.head, by task; a classifier has none.
-_HEADS = {"segmentation": ("fpn", "upernet"), "detection": ("retinanet", "maskrcnn", "cascade_maskrcnn")}
 
 
 def _check_windows(config, source):
@@ -60,8 +59,8 @@ def _check_windows(config, source):
 
 
 def _check_head(config, source):
-    head, takes = config.model.head, _HEADS.get(config.task, ())
-    owners = [task for task, heads in _HEADS.items() if head in heads]
+    head, takes = config.model.head, HEADS.get(config.task, ())
+    owners = [task for task, heads in HEADS.items() if head in heads]
     if owners and config.task not in owners:
         raise UserError(
             f"{source('model.head')}: model.head belongs to task {owners[0]} but task is {config.task}; "

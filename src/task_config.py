@@ -6,6 +6,8 @@ import dataclasses
 
 from src.schema import ascending_pair, at_least, below, between, each, each_if_any, each_of_two, key, one_of
 
+# model.head, by task; a classifier has none.
+HEADS = {"segmentation": ("fpn", "upernet"), "detection": ("retinanet", "maskrcnn", "cascade_maskrcnn")}
 _SIDE = between(1, 100000)
 
 

@@ -160,13 +160,12 @@ def refined(regions, deltas, stds, size):
 
 
 def published(stages):
-    """Return the names, see `src.models.published`, of the heads of so many stages."""
+    """Return the names, see `src.models.published`, of the heads of all stages."""
     rules = ()
-    for stage in range(len(stages.stds)):
-        number = f"{stage}." if len(stages.stds) > 1 else ""
+    for stage, theirs in _stages(stages):
         rules += (
-            under(f"boxes.{stage}.", box_head.PUBLISHED, f"roi_head.bbox_head.{number}"),
-            under(f"masks.{stage}.", mask_head.PUBLISHED, f"roi_head.mask_head.{number}"),
+            under(f"boxes.{stage}.", box_head.PUBLISHED, f"roi_head.bbox_head.{theirs}"),
+            under(f"masks.{stage}.", mask_head.PUBLISHED, f"roi_head.mask_head.{theirs}"),
         )
     return rules
 
@@ -174,11 +173,16 @@ def published(stages):
 def classifiers(stages):
     """Return how the names of what depends on the number of classes begin, {theirs: ours}, a classifier first."""
     names = {}
-    for stage in range(len(stages.stds)):
-        number = f"{stage}." if len(stages.stds) > 1 else ""
+    for stage, theirs in _stages(stages):
         names |= {
-            f"roi_head.bbox_head.{number}fc_cls.": f"boxes.{stage}.logits.",
-            f"roi_head.bbox_head.{number}fc_reg.": f"boxes.{stage}.deltas.",
-            f"roi_head.mask_head.{number}conv_logits.": f"masks.{stage}.logits.",
+            f"roi_head.bbox_head.{theirs}fc_cls.": f"boxes.{stage}.logits.",
+            f"roi_head.bbox_head.{theirs}fc_reg.": f"boxes.{stage}.deltas.",
+            f"roi_head.mask_head.{theirs}conv_logits.": f"masks.{stage}.logits.",
         }
     return names
+
+
+def _stages(stages):
+    """Return (number, how mmdetection's names of it go on) of each stage; of a single one they do not count."""
+    count = len(stages.stds)
+    return [(stage, f"{stage}." if count > 1 else "") for stage in range(count)]
