@@ -14,7 +14,7 @@ from src.models.detector import create_detector
 from src.models.proposals import Proposals, ProposalSelection
 from src.models.rcnn import SELECTION
 from src.ops.draws import random_state
-from src.training.detection_losses import LOSSES
+from src.training.detection_losses import LOSSES, Total
 from src.training.precision import mixed_precision
 
 SIZE = 72, 104  # no multiple of 32
@@ -104,6 +104,7 @@ def test_training_draws_and_takes_images_without_boxes(cascade):
     """Chance is the network's, under its own names; a batch without a box has a loss, and all gradients are finite."""
     names = [parameter.name for parameter in cascade.get_parameters()]
     losses = LOSSES["cascade_maskrcnn"](cascade)
+    Total(losses)
     losses.propose = FEW
     assert [parameter.name for parameter in cascade.get_parameters()] == names
     draws = ["proposal_sampler.draws", *(f"samplers.{stage}.draws" for stage in range(3))]

@@ -15,10 +15,10 @@ from src.training.rcnn_losses import CASCADE, MASK_RCNN, RcnnLoss
 
 
 class Total(nn.Cell):
-    """The sum of what `losses` gives."""
+    """The sum of what `losses` gives, which may hold parts of the network: their parameters keep their names."""
 
     def __init__(self, losses):
-        super().__init__()
+        super().__init__(auto_prefix=False)
         self.losses = losses
 
     def construct(self, answers, *truth):
