@@ -20,6 +20,7 @@ from src.schema import (
     flatten,
     key,
     listed_or,
+    names,
     one_of,
     section,
     suggest,
@@ -68,14 +69,19 @@ class DataConfig:
     name: str = key(
         "image_folder",
         "data set; digits, and scenes for segmentation and detection, write themselves into data_dir; cifar10 and "
-        "cifar100 are their binary files",
-        one_of("image_folder", "digits", "cifar10", "cifar100", "scenes"),
+        "cifar100 are their binary files, mnist the IDX files of MNIST and its relatives",
+        one_of("image_folder", "digits", "cifar10", "cifar100", "mnist", "scenes"),
     )
     data_dir: str = key(
-        "", "folder with the train and val folders, as images or packed (scripts/create_mindrecord.py), or of a CIFAR"
+        "", "folder with the train and val folders, as images or packed (scripts/create_mindrecord.py), or with files"
     )
-    train_split: str = key("train", "folder in data_dir to train on; of a CIFAR: train or test")
-    val_split: str = key("val", "folder in data_dir to evaluate on; of a CIFAR: train or test")
+    train_split: str = key(
+        "train", "folder in data_dir to train on; of a CIFAR: train or test; of mnist: what its files begin with"
+    )
+    val_split: str = key("val", "folder in data_dir to evaluate on; of a CIFAR and mnist: as train_split")
+    class_names: list[str] = key(
+        [], "of mnist: names of the classes, by their labels 0, 1, ...; none: the labels", names()
+    )
     damaged_list: str = key("", "file naming damaged images to leave out, made by --check_data; empty: they are errors")
     batch_size: int = key(32, "images per device and step", at_least(1))
     num_workers: int = key(0, "decoding threads per device; 0 or more than there are: all cores", at_least(0))
@@ -104,7 +110,7 @@ class DataConfig:
     resize: int = key(
         0,
         "shorter side before the centre crop in evaluation (of a rectangle: that the image covers); 0: that of "
-        "image_size * 256/224",
+        "image_size * 256/224; with crop_padding also less than image_size: black pixels around it",
         at_least(0),
     )
     mean: list[float] = key(IMAGENET_MEAN, "mean of each channel, pixels in 0..1", each(between(0, 1)))
@@ -339,7 +345,7 @@ def _check_together(config, source):
                 f"{source(f'data.{name}')}: data.{name} has {count} numbers but takes one for each "
                 f"of the {model.in_channels} channels (model.in_channels)"
             )
-    if 0 < data.resize < min(model.size):
+    if 0 < data.resize < min(model.size) and not data.crop_padding:
         raise UserError(
             f"{source('data.resize')}: data.resize is {data.resize} but takes at least "
             f"the shorter side of model.image_size, {min(model.size)}, or 0"

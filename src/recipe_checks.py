@@ -10,6 +10,7 @@ from src.task_config import HEADS
 
 # Which choices of its section's name use this key; the others refuse it.
 _USERS = {
+    "data.class_names": ("mnist",),
     "optimizer.momentum": ("momentum",),
     "optimizer.beta1": ("adamw", "lamb"),
     "optimizer.beta2": ("adamw", "lamb"),
@@ -41,7 +42,7 @@ _TASKS = {
 }
 # data.name, by task.
 _DATA = {
-    "classification": ("image_folder", "digits", "cifar10", "cifar100"),
+    "classification": ("image_folder", "digits", "cifar10", "cifar100", "mnist"),
     "segmentation": ("image_folder", "scenes"),
     "detection": ("image_folder", "scenes"),
 }

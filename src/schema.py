@@ -16,6 +16,7 @@ _KIND_TEXT = {
     str: "a string",
     dict: "a mapping",
     list[float]: "a list of numbers",
+    list[str]: "a list of strings",
     int | list[int]: "an integer or two in a list",
     str | list[float]: "a string or a list of numbers",
 }
@@ -64,6 +65,10 @@ def each(rule):
 
 def each_if_any(rule):
     return Rule(f"none or more, each {rule.text}", lambda value: all(map(rule.accepts, value)))
+
+
+def names():
+    return Rule("none or more, each not empty and none twice", lambda value: all(value) and len({*value}) == len(value))
 
 
 def each_of_two(rule):

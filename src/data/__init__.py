@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From image files to batches: sources (`image_folder`, `digits`, `cifar`), `classes`, `transforms`, `dataset`."""
+"""From files to batches: sources (`image_folder`, `digits`, `cifar`, `mnist`), `classes`, `transforms`, `dataset`."""
 
 from src.data.classes import Classes, classes_to_train
 from src.data.dataset import create_dataset, iterate

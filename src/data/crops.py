@@ -54,6 +54,8 @@ class RandomCrop:
 class CentreCrop:
     """An image scaled to cover a rectangle of the result's proportions, and the centre of it.
 
+    Where that is smaller than the result, it lies in the middle of black pixels.
+
     Args:
         size (tuple): (H, W) of the result, pixels.
         resize (int): shorter side of the rectangle, pixels; where H = W, that of the scaled image.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a folder of images, or a CIFAR, to batches."""
+"""From images of a split, in whatever form, to batches."""
 
 import os
 import re

@@ -22,6 +22,7 @@ from src.data.image_files import (
     read_file,
     shown,
 )
+from src.data.mnist import open_mnist
 from src.data.packed_splits import open_packed
 from src.data.records import is_packed, text_of
 from src.data.split import ImageSplit
@@ -109,11 +110,11 @@ def list_split(data, split):
         split: "train" or "val".
 
     Returns:
-        Split; PackedSplit where the folder has a manifest, CifarSplit where `data.name` says so.
+        Split; PackedSplit where the folder has a manifest, CifarSplit or MnistSplit where `data.name` says so.
 
     Raises:
-        UserError: as `list_images`, `open_packed`, `open_cifar` and `read_damaged_list`, or damaged images are to be
-            left out of what has no files of images.
+        UserError: as `list_images`, `open_packed`, `open_cifar`, `open_mnist` and `read_damaged_list`, or damaged
+            images are to be left out of what has no files of images.
     """
     if not data.data_dir:
         raise UserError("no data folder given; add --data_dir DIR, or data.data_dir to the config")
@@ -124,6 +125,8 @@ def list_split(data, split):
     damaged = read_damaged_list(data.damaged_list, name)
     if data.name in FORMS:
         listed = open_cifar(data.name, data.data_dir, name)
+    elif data.name == "mnist":
+        listed = open_mnist(data.data_dir, name, data.class_names)
     elif is_packed(folder):
         listed = open_packed(folder)
     else:
@@ -137,7 +140,7 @@ def list_split(data, split):
 
 
 def split_name(data, split):
-    """Return what a `DataConfig` calls "train" or "val": its folder in `data_dir`, or a split of CIFAR."""
+    """Return what a `DataConfig` calls "train" or "val": its folder in `data_dir`, or a split of files."""
     return {"train": data.train_split, "val": data.val_split}[split]
 
 

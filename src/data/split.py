@@ -25,7 +25,7 @@ class ImageSplit:
             order: positions of the images to give, 0..images-1.
             threads: how many read.
 
-        An image is uint8: the bytes of a file (n,), or pixels (H, W, 3).
+        An image is uint8: the bytes of a file (n,), or pixels (H, W, 3) or of grey (H, W).
         """
         raise NotImplementedError
 

@@ -24,7 +24,7 @@ class Pixels:
         name: `name(position)` of the image at a position, for messages.
         orientation (str): of `src.data.image_files.decode`.
 
-    Inputs: uint8 (bytes,) or (H, W, 3), and the position, int (). Outputs: uint8 (h, w, 3).
+    Inputs: uint8 (bytes,), (H, W, 3) or of grey (H, W), and the position, int (). Outputs: uint8 (h, w, 3).
 
     Attributes:
         problems (dict): what is wrong with each image that could not be used, by position.
@@ -41,7 +41,7 @@ class Pixels:
             if content.ndim == 1:
                 image, is_turned = decode(content.tobytes(), self.orientation)
             else:
-                image, is_turned = Image.fromarray(content), False
+                image, is_turned = Image.fromarray(content).convert("RGB"), False
             pixels = np.asarray(self.fit(image, int(position)))
         except UnusableImage as error:
             problem = self.problems[int(position)] = f"image {shown(self.name(int(position)))} {error}"

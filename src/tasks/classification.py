@@ -26,7 +26,7 @@ from src.training.task import Task
 
 
 class Classification(Task):
-    """Images in folders, or of a CIFAR; cross entropy; top-1 and top-5.
+    """Images in folders, of a CIFAR or of IDX files; cross entropy; top-1 and top-5.
 
     Args:
         config (Config): the experiment.
