@@ -82,6 +82,9 @@ class DataConfig:
     class_names: list[str] = key(
         [], "of mnist: names of the classes, by their labels 0, 1, ...; none: the labels", names()
     )
+    train_limit: int = key(
+        0, "training images of each class, the same for every seed, for small studies; 0: all", at_least(0)
+    )
     damaged_list: str = key("", "file naming damaged images to leave out, made by --check_data; empty: they are errors")
     batch_size: int = key(32, "images per device and step", at_least(1))
     num_workers: int = key(0, "decoding threads per device; 0 or more than there are: all cores", at_least(0))

@@ -37,7 +37,7 @@ _TASKS = {
     ("classification",): (
         *("loss", "finetune.layer_decay", "data.train_split", "data.val_split", "data.damaged_list", "data.resize"),
         *("data.crop_scale", "data.crop_ratio", "data.crop_padding", "data.interpolation", "data.randaugment"),
-        *("data.random_erasing", "data.mixup", "data.cutmix"),
+        *("data.random_erasing", "data.mixup", "data.cutmix", "data.train_limit"),
     ),
 }
 # data.name, by task.

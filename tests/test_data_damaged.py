@@ -182,14 +182,17 @@ def test_damaged_files_are_left_out(data, folder, with_damage, tmp_path):
         assert share == {name for name in bad if names.index(name) % 2 == world.rank}
         return np.array([name in bad for name in names], np.float32)
 
+    # A check looks at all images, also where fewer are trained on.
+    few = dataclasses.replace(named, train_limit=1)
     for rank in range(2):
-        check_data(named, ("train",), World(rank, 2), is_damaged)
+        check_data(few, ("train",), World(rank, 2), is_damaged)
     # A check of the other split keeps what is known of this one.
     check_data(named, ("val",), World(), alone)
     lines = Path(named.damaged_list).read_text().splitlines()
     assert lines == ["train/ant/0.JPEG", "train/cat/1.jpg", "val/bee/2.PNG"]
     expected = "2 of 15 images of train, 1 of 15 images of val"
-    assert count_left_out(named, ("train", "val")).endswith(f"({named.damaged_list}): {expected}")
+    for data_of in (named, few):
+        assert count_left_out(data_of, ("train", "val")).endswith(f"({named.damaged_list}): {expected}")
     cases = [(split, rank, 2, 5, 1) for split in ("train", "val") for rank in range(2)]
     seen = [epoch(named, 16, 3, *case) for case in cases]
     for path in with_damage:

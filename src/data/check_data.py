@@ -55,7 +55,7 @@ def count_left_out(data, splits):
     """Return the line that says how many images of `splits` are left out."""
     counts = []
     for split in splits:
-        listed = list_split(data, split)
+        listed = list_split(dataclasses.replace(data, train_limit=0), split)
         left_out = getattr(listed, "left_out", 0)
         counts.append(f"{left_out} of {listed.images + left_out} images of {split_name(data, split)}")
     return f"left out as damaged ({data.damaged_list}): {', '.join(counts)}"
@@ -64,7 +64,7 @@ def count_left_out(data, splits):
 def _damaged(data, split, world, sum_over_workers):
     """Return the damaged images of one split as CLASS/IMAGE."""
     # All, also those that an earlier check named.
-    listed = list_split(dataclasses.replace(data, damaged_list=""), split)
+    listed = list_split(dataclasses.replace(data, damaged_list="", train_limit=0), split)
     what = f"checking {split_name(data, split)}"
     if isinstance(listed, PackedSplit):
         follow(check(listed.records), what, 0, listed.images)

@@ -22,6 +22,7 @@ from src.data.image_files import (
     read_file,
     shown,
 )
+from src.data.limited import limit_split
 from src.data.mnist import open_mnist
 from src.data.packed_splits import open_packed
 from src.data.records import is_packed, text_of
@@ -96,8 +97,8 @@ class Split(ImageSplit):
         """Return CLASS/IMAGE of all images, as text for paths."""
         return [os.fsdecode(file) for file in self.files]
 
-    def counts(self):
-        return np.bincount(self.labels, minlength=len(self.classes))
+    def list_labels(self):
+        return self.labels
 
     def notes(self):
         return [line for line in [describe_others(self.folder, self.others)] if line]
@@ -110,15 +111,25 @@ def list_split(data, split):
         split: "train" or "val".
 
     Returns:
-        Split; PackedSplit where the folder has a manifest, CifarSplit or MnistSplit where `data.name` says so.
+        Split; PackedSplit where the folder has a manifest, CifarSplit or MnistSplit where `data.name` says so; of
+        training images a LimitedSplit of these where `data.train_limit` does.
 
     Raises:
         UserError: as `list_images`, `open_packed`, `open_cifar`, `open_mnist` and `read_damaged_list`, or damaged
             images are to be left out of what has no files of images.
     """
+    listed = _whole_split(data, split_name(data, split))
+    return limit_split(listed, data.train_limit) if split == "train" and data.train_limit else listed
+
+
+def split_name(data, split):
+    """Return what a `DataConfig` calls "train" or "val": its folder in `data_dir`, or a split of files."""
+    return {"train": data.train_split, "val": data.val_split}[split]
+
+
+def _whole_split(data, name):
     if not data.data_dir:
         raise UserError("no data folder given; add --data_dir DIR, or data.data_dir to the config")
-    name = split_name(data, split)
     folder = Path(data.data_dir, name)
     if data.name == "digits" and not is_packed(folder):
         write_digits(data.data_dir)
@@ -137,11 +148,6 @@ def list_split(data, split):
             "give --data.damaged_list '' and, where it was packed, pack it without them"
         )
     return listed
-
-
-def split_name(data, split):
-    """Return what a `DataConfig` calls "train" or "val": its folder in `data_dir`, or a split of files."""
-    return {"train": data.train_split, "val": data.val_split}[split]
 
 
 def list_images(folder):

@@ -41,9 +41,9 @@ class PackedSplit(_Packed, ImageSplit):
     def path(self, position):
         return self.records.path("file", position)
 
-    def counts(self):
-        labels = self.records.rows(["label"], range(self.images)).create_tuple_iterator(1, output_numpy=True)
-        return np.bincount([int(label) for (label,) in labels], minlength=len(self.classes))
+    def list_labels(self):
+        labels = self.records.rows(["label"], range(self.images)).create_tuple_iterator(num_epochs=1, output_numpy=True)
+        return np.array([int(label) for (label,) in labels])
 
 
 @dataclasses.dataclass(frozen=True)

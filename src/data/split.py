@@ -37,8 +37,11 @@ class ImageSplit:
         """Return lines on what a person may not expect."""
         return []
 
+    def list_labels(self):
+        """Return the label of each image, int (n,)."""
+        labels = self.read(np.arange(self.images), 1).project("label")
+        return np.array([label for (label,) in labels.create_tuple_iterator(num_epochs=1, output_numpy=True)], int)
+
     def counts(self):
         """Return how many images each class has, int (K,)."""
-        labels = self.read(np.arange(self.images), 1).project("label")
-        labels = [label for (label,) in labels.create_tuple_iterator(num_epochs=1, output_numpy=True)]
-        return np.bincount(labels, minlength=len(self.classes))
+        return np.bincount(self.list_labels(), minlength=len(self.classes))
