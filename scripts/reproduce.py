@@ -44,7 +44,7 @@ def main():
     if sys.argv[1:2] == ["decomposition"]:
         decompose()
     else:
-        compare()
+        study_variants()
 
 
 def decompose():
@@ -97,7 +97,7 @@ def parse_convolution():
     return args
 
 
-def compare():
+def study_variants():
     """Train the variants of a study, measure them, and report."""
     args, config = parse_study()
     seeds = [config.train.seed + number for number in range(args.seeds)]
@@ -110,12 +110,12 @@ def compare():
 
     world = setup_device(config.device)
 
-    from src.study.report import conditions, row_of, write_json
-    from src.study.runs import sizes, train_all
+    from src.study.report import compare, comparison_note, comparison_table, conditions, row_of, write_json
+    from src.study.runs import chosen, sizes, train_all
     from src.study.speed import times
 
     study, folder = import_module(f"src.study.{args.study}"), Path(config.output_dir)
-    variants = study.variants(config)
+    variants = chosen(study.variants(config), args.variants)
     # Before hours of training: a model that does not take its options ends the study here.
     for variant in variants:
         variant.build(variant.model)
@@ -132,9 +132,12 @@ def compare():
     rows = [row_of(v, sizes(v), results[v.name], records.get(v.name)) for v in variants]
     line = conditions(config, seeds)
     study.draw(rows, line, folder / f"{args.study}.png")
+    pairs = study.pairs(rows)
     content = {"study": args.study, "seeds": seeds, "config": config.to_dict(), "rows": rows}
-    write_json(folder / f"{args.study}.json", content)
+    write_json(folder / f"{args.study}.json", content | {"comparisons": [compare(*pair) for pair in pairs]})
     print(render(*study.table(rows), args.markdown))
+    if pairs:
+        print(f"\n{render(*comparison_table(pairs), args.markdown)}\n\n{comparison_note(len(seeds))}")
     print(f"\n{line}\npicture and figures: {folder}/{args.study}.png and .json")
 
 
@@ -143,6 +146,12 @@ def parse_study():
     parser.usage = "%(prog)s STUDY [--config FILE] [options] [--section.key VALUE ...]"
     parser.add_argument("study", choices=("decomposition", *TRAINED), help="`decomposition --help` has its own options")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each variant; default 3")
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        metavar="NAME",
+        help="train these alone, by the names of their folders; of cost: models of the family, also sasa_ ones",
+    )
     add_output_arguments(parser, "outputs/STUDY_<name of the YAML file>")
     args, config = parse_with_config(parser)
     if args.seeds < 1:

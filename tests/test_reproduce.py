@@ -10,7 +10,10 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from mindspore import Tensor
+from scipy.stats import ttest_rel
 from test_entry_points import refused, run
 from tiny_training import Tiny, changed
 
@@ -20,8 +23,8 @@ from src.models import registry
 from src.ops import ACmix
 from src.ops.acmix import WeightedSum
 from src.study import cost, decomposition, paths, shift, speed
-from src.study.report import row_of
-from src.study.runs import Variant, train_all
+from src.study.report import compare, comparison_note, comparison_table, conditions, row_of
+from src.study.runs import Variant, chosen, train_all
 
 FIGURES = {"ms_per_image": 2.0, "ms_per_image_q1": 1.5, "ms_per_image_q3": 3.0}
 
@@ -112,6 +115,17 @@ def test_family(config):
     assert all(v.model.options == {"stem": "small"} for v in variants)
 
 
+def test_chosen_variants(config):
+    """`--variants` trains those it names, of cost also attention alone, which is not usual; strangers are named."""
+    resnets = cost.variants(replace(config, model=replace(config.model, name="sasa_resnet38")))
+    usual = [variant.name for variant in chosen(resnets, None)]
+    assert usual == [p + s for s in ("resnet26", "resnet38", "resnet50") for p in ("", "acmix_")]
+    three = ["acmix_resnet26", "resnet26", "sasa_resnet26"]
+    assert sorted(variant.name for variant in chosen(resnets, three)) == three
+    with pytest.raises(UserError, match=r"--variants resnet62 is none of resnet26, .*did you mean 'resnet26'"):
+        chosen(resnets, ["resnet62"])
+
+
 def test_a_stopped_study_goes_on(config, acmix):
     """What is finished is not trained again, what was stopped goes on, and what it gives is the whole result."""
     config = changed(config, train={"epochs": 2})
@@ -164,28 +178,34 @@ def test_times_are_taken_once(config, monkeypatch, tmp_path):
     assert len(calls) == 1 and len(calls[0]) == 3
 
 
+def rows_of(study, variants, seeds):
+    """Rows of made-up results: each variant is a point better than the one before, each seed than the one before."""
+    rows = []
+    for number, variant in enumerate(variants):
+        is_sum = study is paths and variant.name not in ("convolution", "attention")
+        results = [
+            {
+                "seed": seed,
+                "top1": 90.0 + number + seed,
+                "best_top1": 99.0,
+                "loss": 1.0,
+                **{path: {"layer1": 0.4 + 0.1 * seed} if is_sum else {} for path in ("alpha", "beta")},
+            }
+            for seed in range(seeds)
+        ]
+        record = {"forward": FIGURES, "train": FIGURES, "machine": {}} if study.IS_TIMED else None
+        size = {"parameters": 2e6, "multiply_adds": 1e9 * (number + 1)}
+        rows.append(row_of(variant, size, results, record))
+    return rows
+
+
 @pytest.mark.parametrize("study", [paths, shift, cost])
 def test_pictures_and_tables(study, config, tmp_path):
     """From figures to a picture whose title says what is seen, with one seed too; every variant has its row."""
     model = replace(config.model, name="acmix_resnet26")
-    variants = study.variants(replace(config, model=model))
+    variants = chosen(study.variants(replace(config, model=model)), None)
     for seeds in (1, 3):
-        rows = []
-        for number, variant in enumerate(variants):
-            is_sum = study is paths and number > 1
-            results = [
-                {
-                    "seed": seed,
-                    "top1": 90.0 + number + seed,
-                    "best_top1": 99.0,
-                    "loss": 1.0,
-                    **{path: {"layer1": 0.4 + 0.1 * seed} if is_sum else {} for path in ("alpha", "beta")},
-                }
-                for seed in range(seeds)
-            ]
-            record = {"forward": FIGURES, "train": FIGURES, "machine": {}} if study.IS_TIMED else None
-            size = {"parameters": 2e6, "multiply_adds": 1e9 * (number + 1)}
-            rows.append(row_of(variant, size, results, record))
+        rows = rows_of(study, variants, seeds)
         _, lines = study.table(rows)
         assert [line[0] for line in lines] == [variant.label for variant in variants]
         assert any(("± 1.00" in cell) == (seeds > 1) for line in lines for cell in line if cell.startswith("9"))
@@ -198,6 +218,64 @@ def test_pictures_and_tables(study, config, tmp_path):
         cost: "+1.00 ± 0.00",
     }
     assert said[study] in study.title(rows)
+
+
+@pytest.mark.parametrize(
+    ("study", "names", "compared"),
+    [
+        (paths, ["fixed", "free"], ["free fixed"]),
+        (paths, ["convolution", "attention"], []),
+        (shift, ["slice", "learnable"], ["learnable slice"]),
+        (cost, ["resnet26", "sasa_resnet26"], []),
+        (cost, ["sasa_resnet26", "acmix_resnet26", "acmix_resnet38"], ["acmix_resnet26 sasa_resnet26"]),
+    ],
+)
+def test_a_study_of_some_variants(study, names, compared, config, tmp_path):
+    """Only what was trained is compared, ACmix with what it replaces; picture and title do without the rest."""
+    model = replace(config.model, name="acmix_resnet26")
+    rows = rows_of(study, chosen(study.variants(replace(config, model=model)), names), 2)
+    assert [f"{row['name']} {other['name']}" for row, other in study.pairs(rows)] == compared
+    assert f"of {len(rows)}: {rows[-1]['label']}, {rows[-1]['top1_mean']:.2f}" in study.title(rows)
+    if study is not shift and len(rows) != len(compared) + 1:
+        study.draw(rows, "here and now", tmp_path / "study.png")
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 10_000)] * 2), min_size=2, max_size=12))
+def test_a_paired_comparison_is_students_test(tops):
+    """Mean, standard errors and verdict are those of the paired t-test, seed by seed; JSON holds them."""
+    one, other = ([top / 100 for top in column] for column in zip(*tops))
+    assume(np.std(np.subtract(one, other)) > 1e-3)
+    found = compare({"name": "a", "top1": one}, {"name": "b", "top1": other})
+    expected = ttest_rel(one, other)
+    assert (found["of"], found["against"]) == ("a", "b")
+    assert found["differences"] == pytest.approx(np.subtract(one, other))
+    assert found["standard_errors"] == pytest.approx(abs(expected.statistic), abs=1e-9)
+    assert found["standard_error"] == pytest.approx(np.std(np.subtract(one, other), ddof=1) / len(one) ** 0.5)
+    assume(abs(expected.pvalue - 0.05) > 1e-9)
+    assert found["told_apart"] == (expected.pvalue < 0.05)
+    json.dumps(found)
+
+
+def test_words_of_a_comparison():
+    """The table gives what the verdict follows from; without a spread there is none."""
+    one, other = ({"name": name, "label": name} for name in "ab")
+    pair = one | {"top1": [90.2, 90.1, 90.6]}, other | {"top1": [89, 90, 90]}
+    _, (texts,) = comparison_table([pair])
+    assert texts == ("a - b", "+1.20, +0.10, +0.60", "+0.63 ± 0.32", "2.0", "4.3", "no")
+    assert "mean of 3" in comparison_note(3) and "5%" in comparison_note(3)
+    # 90.3 - 90.2 is not 90.2 - 90.1 in binary.
+    for tops in ([90.3], [90.3, 90.2]):
+        pair = one | {"top1": tops}, other | {"top1": [top - 0.1 for top in tops]}
+        _, (texts,) = comparison_table([pair])
+        assert texts[2:] == ("+0.10", "", "", "") and compare(*pair)["told_apart"] is None
+    assert "one seed" in comparison_note(1)
+
+
+def test_conditions_say_how_long_and_of_what(config):
+    """Under a table: epochs or steps, and how many images where they are limited."""
+    assert "top-1 after epoch 3," in conditions(changed(config, train={"epochs": 3}), [0])
+    small = changed(config, train={"steps": 70}, data={"train_limit": 5})
+    assert "at most 5 training images a class; top-1 after step 70," in conditions(small, [0])
 
 
 def test_decomposition(tmp_path):
@@ -219,6 +297,7 @@ def test_decomposition(tmp_path):
         ("path", "paths"),
         ("paths --seeds 0", "--seeds"),
         ("paths --seeds many", "--seeds"),
+        ("paths --variants", "--variants"),
         ("shift --optimizer.lrr 1", "optimizer.lr"),
         ("cost --config nothing.yaml", "nothing.yaml"),
         ("decomposition --groups 0", "--groups"),

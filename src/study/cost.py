@@ -7,10 +7,13 @@ from statistics import mean
 
 from src.models import list_models
 from src.study.picture import save, subplots
-from src.study.report import COSTS, cost_texts, gain_text
+from src.study.report import COSTS, best_text, cost_texts, gain_text
 from src.study.runs import Variant
 
 IS_TIMED = True
+# By what the names of the models begin with: what they are called, their colour, and where their sizes are written.
+# Names on the outer sides: of two models as accurate, the plain one usually costs less.
+KINDS = {"": ("plain", "C1", (-6, -12)), "sasa_": ("attention alone", "C2", (-6, 6)), "acmix_": ("ACmix", "C0", (6, 6))}
 AXES = {"multiply_adds": "multiply-adds (M)", "forward": "forward pass (ms an image)", "train": "step (ms an image)"}
 
 
@@ -18,12 +21,29 @@ def variants(config):
     """Return the models of the family that the model of a `Config` belongs to, each plain one before its ACmix.
 
     The members of a family are its depths, so that `model.options.depths` is left out; the other options hold for all.
+    Between the two stands attention alone, where the family has it; that is no usual one.
     """
-    family = re.match(r"(?:acmix_|sasa_)?([a-z]+)", config.model.name)[1]
+    family = re.match("[a-z]+", kind_and_size(config.model.name)[1])[0]
     options = {name: value for name, value in config.model.options.items() if name != "depths"}
     plain = [name for name in list_models(f"{family}*") if list_models(f"acmix_{name}")]
-    names = [prefix + name for name in plain for prefix in ("", "acmix_")]
-    return [Variant(name, name, replace(config.model, name=name, options=options)) for name in names]
+    names = [prefix + name for name in plain for prefix in KINDS if list_models(prefix + name)]
+    return [
+        Variant(name, name, replace(config.model, name=name, options=options), is_usual=not name.startswith("sasa_"))
+        for name in names
+    ]
+
+
+def kind_and_size(name):
+    """Return ("acmix_", "resnet26") of "acmix_resnet26": one of `KINDS`, and what follows it."""
+    kind = max((kind for kind in KINDS if name.startswith(kind)), key=len)
+    return kind, name.removeprefix(kind)
+
+
+def pairs(rows):
+    """Return (row, other) of each ACmix and the others of its size."""
+    named = {kind_and_size(row["name"]): row for row in rows}
+    acmix = [(size, row) for (kind, size), row in named.items() if kind == "acmix_"]
+    return [(row, named[other, size]) for size, row in acmix for other in ("", "sasa_") if (other, size) in named]
 
 
 def table(rows):
@@ -36,10 +56,9 @@ def draw(rows, setting, png):
     """Draw accuracy over each of the three costs; of times also the quartiles of the runs."""
     figure, panels = subplots(3)
     for axes, (cost, label) in zip(panels, AXES.items()):
-        # Names on the outer sides: of two models as accurate, the plain one usually costs less.
-        for kind, colour, offset in (("plain", "C1", (-6, -12)), ("ACmix", "C0", (6, 6))):
-            series = [row for row in rows if row["label"].startswith("acmix_") == (kind == "ACmix")]
-            _draw(axes, series, cost, {"color": colour}, kind, offset)
+        for kind, (label_of_kind, colour, offset) in KINDS.items():
+            if series := [row for row in rows if kind_and_size(row["name"])[0] == kind]:
+                _draw(axes, series, cost, {"color": colour}, label_of_kind, offset)
         axes.set(xlabel=label, ylabel="top-1 (%), mean ± standard deviation")
         axes.set_xlim(0, 1.15 * max(cost_of(row, cost, "_q3") for row in rows))
         axes.margins(y=0.12)
@@ -58,7 +77,7 @@ def _draw(axes, series, cost, colour, label, offset):
     spreads = [row["top1_spread"] or 0 for row in series]
     axes.errorbar(at, means, spreads, quartiles, marker="o", markersize=5, capsize=3, label=label, **colour)
     for row, x, y in zip(series, at, means):
-        size = row["label"].removeprefix("acmix_")
+        _, size = kind_and_size(row["name"])
         side = "left" if offset[0] > 0 else "right"
         axes.annotate(size, (x, y), xytext=offset, textcoords="offset points", fontsize=8, ha=side, **colour)
 
@@ -70,13 +89,14 @@ def cost_of(row, cost, quartile=""):
 
 def title(rows):
     """Say what is seen: ACmix beside its plain counterparts, the mean over the sizes."""
-    named = {row["label"]: row for row in rows}
-    pairs = [(named[f"acmix_{name}"], named[name]) for name in named if f"acmix_{name}" in named]
+    twins = [(row, other) for row, other in pairs(rows) if not kind_and_size(other["name"])[0]]
+    if not twins:
+        return best_text(rows)
     arithmetic, time = (
-        mean(cost_of(acmix, cost) / cost_of(plain, cost) for acmix, plain in pairs)
+        mean(cost_of(acmix, cost) / cost_of(plain, cost) for acmix, plain in twins)
         for cost in ("multiply_adds", "forward")
     )
     return (
-        f"ACmix over its plain models, mean of the sizes: top-1 {gain_text(pairs)}, multiply-adds {arithmetic:.2f}x, "
+        f"ACmix over its plain models, mean of the sizes: top-1 {gain_text(twins)}, multiply-adds {arithmetic:.2f}x, "
         f"forward time {time:.2f}x"
     )

@@ -9,7 +9,7 @@ from mindspore import nn, ops
 from src.errors import UserError
 from src.ops.acmix import Mix
 from src.study.picture import draw_accuracy, draw_points, name_variants, save, subplots
-from src.study.report import accuracy_text, gain_text, mean_and_spread
+from src.study.report import accuracy_text, best_text, gain_text, mean_and_spread
 from src.study.runs import Variant, built_with, with_options
 
 IS_TIMED = False
@@ -68,6 +68,11 @@ def variants(config):
     ]
 
 
+def pairs(rows):
+    """Return (row, other) of alpha and beta and each other variant."""
+    return [(row, other) for row in rows if row["name"] == "free" for other in rows if other is not row]
+
+
 def table(rows):
     """Return (head, rows) of text."""
     head = ("paths", "multiply-adds, M", "top-1, %", "alpha", "beta")
@@ -95,22 +100,30 @@ def weight_text(row, path):
 
 
 def draw(rows, setting, png):
-    """Draw accuracy by variant, and the weights that were learned."""
+    """Draw accuracy by variant, and the weights that were learned, where there are any."""
     figure, (accuracy, learned) = subplots(2)
     draw_accuracy(accuracy, rows)
-    sums = [row for row in rows if weights(row, "alpha")]
+    if sums := [row for row in rows if weights(row, "alpha")]:
+        _draw_weights(learned, sums)
+    else:
+        learned.set_axis_off()
+    save(figure, title(rows), setting, png)
+
+
+def _draw_weights(axes, sums):
     for path, colour, side in (("alpha", "C0", -0.12), ("beta", "C1", 0.12)):
         label = {"alpha": "alpha (attention)", "beta": "beta (convolution)"}[path]
-        draw_points(learned, [weights(row, path) for row in sums], colour, side, label)
-    learned.set(title="Weights at the end, of every layer and seed", ylabel="weight of the path")
-    name_variants(learned, sums)
-    learned.legend()
-    save(figure, title(rows), setting, png)
+        draw_points(axes, [weights(row, path) for row in sums], colour, side, label)
+    axes.set(title="Weights at the end, of every layer and seed", ylabel="weight of the path")
+    name_variants(axes, sums)
+    axes.legend()
 
 
 def title(rows):
     """Say what is seen: the sum with both weights free beside the better of the two paths alone."""
     named = {row["name"]: row for row in rows}
+    if not {"convolution", "attention", "free"} <= {*named}:
+        return best_text(rows)
     better = max((named["convolution"], named["attention"]), key=lambda row: row["top1_mean"])
     gain = gain_text([(named["free"], better)])
     return f"Both paths, alpha and beta free: top-1 is {gain} against {better['label']}, the better of the two alone"

@@ -9,7 +9,7 @@ from functools import reduce
 from pathlib import Path
 
 from src.config import ModelConfig, load_config
-from src.errors import UserError
+from src.errors import UserError, did_you_mean
 from src.models.complexity import count_multiply_adds, count_parameters
 from src.schema import walk
 from src.tasks.classification import Classification
@@ -32,12 +32,14 @@ class Variant:
         label: in tables and pictures.
         model (ModelConfig): what it is made by.
         build: `build(model)` makes the network, freshly initialised.
+        is_usual: whether it is trained where none are named.
     """
 
     name: str
     label: str
     model: ModelConfig
     build: Callable = build_network
+    is_usual: bool = True
 
 
 def built_with(kind, change):
@@ -51,6 +53,19 @@ def built_with(kind, change):
         return network
 
     return build
+
+
+def chosen(variants, names):
+    """Return those of `variants` with one of `names`; without names the usual ones.
+
+    Raises:
+        UserError: a name is none of theirs.
+    """
+    known = [variant.name for variant in variants]
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"--variants {name} is none of {', '.join(known)}{did_you_mean(name, known)}")
+    return [variant for variant in variants if (variant.name in names if names else variant.is_usual)]
 
 
 def with_options(model, **options):

@@ -7,7 +7,7 @@ from mindspore.common.initializer import HeUniform, initializer
 
 from src.ops.shift import ShiftSum
 from src.study.picture import draw_accuracy, draw_times, save, subplots
-from src.study.report import COSTS, cost_texts, gain_text
+from src.study.report import COSTS, best_text, cost_texts, gain_text
 from src.study.runs import Variant, built_with, with_options
 
 IS_TIMED = True
@@ -30,6 +30,11 @@ def variants(config):
     ]
 
 
+def pairs(rows):
+    """Return (row, other) of kernels learned from shifts and each other variant."""
+    return [(row, other) for row in rows if row["name"] == "learnable" for other in rows if other is not row]
+
+
 def table(rows):
     """Return (head, rows) of text."""
     head = ("shift", "parameters, k", *COSTS)
@@ -47,6 +52,8 @@ def draw(rows, setting, png):
 def title(rows):
     """Say what is seen: fixed kernels beside slices, in time, and learnable ones beside them, in accuracy."""
     named = {row["name"]: row for row in rows}
+    if not {"slice", "fixed", "learnable"} <= {*named}:
+        return best_text(rows)
     speed = named["slice"]["forward"]["ms_per_image"] / named["fixed"]["forward"]["ms_per_image"]
     gain = gain_text([(named["learnable"], named["fixed"])])
     return f"Slices take {speed:.2f}x the forward time of fixed kernels; learned ones: top-1 {gain} against fixed"
