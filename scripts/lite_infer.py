@@ -144,7 +144,7 @@ def resized(image, length, start, count, cubic):
     stretch = max(scale, 1)
     reach = stretch * (2 if cubic else 1)
     rows = []
-    for centre in (np.arange(start, start + count) + 0.5) * scale:
+    for centre in (np.arange(max(start, 0), min(start + count, length)) + 0.5) * scale:
         first, last = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), len(image))
         x = np.abs(np.arange(first, last) + 0.5 - centre) / stretch
         near, far = (1.5 * x - 2.5) * x * x + 1, ((2.5 - 0.5 * x) * x - 4) * x + 2
@@ -152,7 +152,10 @@ def resized(image, length, start, count, cubic):
         # Pillow's weights have 22 bits behind the point: so that halves are rounded to the same side.
         weights = np.rint(weights / weights.sum() * 2**22) / 2**22
         rows.append(np.tensordot(weights, image[first:last], 1))
-    return np.clip(np.array(rows) + 0.5, 0, 255).astype(np.uint8)
+    rows = np.clip(np.array(rows) + 0.5, 0, 255).astype(np.uint8)
+    # Black, where a smaller image has no rows.
+    above = max(-start, 0)
+    return np.pad(rows, [(above, count - above - len(rows)), *[(0, 0)] * (rows.ndim - 1)])
 
 
 def prepared(path, shape, dtype):

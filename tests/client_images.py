@@ -26,6 +26,10 @@ CASES = [
     ("enlarged.png", (9, 7), {}),
     ("enlarged_cubic.png", (7, 9), {**CUBIC, "image_size": [24, 16]}),
     ("strip.png", (90, 1), {}),
+    # Smaller than the input: black around it, of an odd number of rows.
+    ("framed.png", (33, 20), {"resize": 11}),
+    ("framed_cubic.png", (9, 14), {**CUBIC, "resize": 13, "image_size": [24, 16]}),
+    ("unscaled.png", (28, 28), {**GREY, "resize": 28, "image_size": [32, 32]}),
     ("grey.bmp", (50, 70), GREY),
     ("transparent.webp", (50, 70), {"image_size": [16, 16]}),
     ("lying.jpg", (70, 50), {}),

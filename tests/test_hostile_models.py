@@ -119,7 +119,7 @@ def test_anything_in_a_description(folder):
             if used_or_refused(path, json.dumps(changed).encode(), image):
                 used.add((*parents, last, str(value)))
     labels = {("labels", 1, "x"), ("labels", 1, "\ud800")}
-    assert used == labels | {("preprocessing", "mean", 0, "0")}
+    assert used == labels | {("preprocessing", "mean", 0, "0"), ("preprocessing", "resize", "3")}
 
 
 def test_a_damaged_description(folder):

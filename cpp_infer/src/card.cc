@@ -38,8 +38,7 @@ Card Parse(const nlohmann::json &json) {
   Check(card.bicubic || interpolation == "bilinear", "interpolation is '" + interpolation + "'");
   Check(card.turn || orientation == "ignore", "orientation is '" + orientation + "'");
   Check(card.channels == 1 || card.channels == 3, "in_channels is " + std::to_string(card.channels));
-  const int shorter = std::min(card.height, card.width);
-  Check(shorter >= 1 && card.resize >= shorter, "resize is smaller than image_size, or that than 1");
+  Check(std::min({card.height, card.width, card.resize}) >= 1, "image_size or resize is smaller than 1");
   const auto channels = static_cast<size_t>(card.channels);
   Check(card.mean.size() == channels && card.std.size() == channels, "mean and std are not one for each channel");
   Check(!card.labels.empty(), "labels are missing");

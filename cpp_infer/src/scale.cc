@@ -21,8 +21,9 @@ cv::Mat Resized(const cv::Mat &image, int length, int start, int count, bool cub
   const double scale = static_cast<double>(image.rows) / length;
   // A kernel as wide as what becomes a pixel: OpenCV's own resize skips rows.
   const double stretch = std::max(scale, 1.0), reach = stretch * (cubic ? 2 : 1);
-  cv::Mat result(count, image.cols, image.type());
-  for (int i = 0; i < count; ++i) {
+  // Black, where a smaller image has no rows.
+  cv::Mat result = cv::Mat::zeros(count, image.cols, image.type());
+  for (int i = std::max(-start, 0); i < std::min(count, length - start); ++i) {
     const double centre = (start + i + 0.5) * scale;
     const int first = std::max(static_cast<int>(centre - reach + 0.5), 0);
     const int last = std::min(static_cast<int>(centre + reach + 0.5), image.rows);
@@ -44,6 +45,9 @@ cv::Mat Resized(const cv::Mat &image, int length, int start, int count, bool cub
   }
   return result;
 }
+
+// Where `side` pixels in the middle of `length` begin, rounded down: below 0 where they are more.
+int Middle(int64_t length, int side) { return static_cast<int>(std::floor((length - side) / 2.0)); }
 }  // namespace
 
 cv::Mat ScaledAndCropped(cv::Mat image, const Card &card) {
@@ -56,14 +60,14 @@ cv::Mat ScaledAndCropped(cv::Mat image, const Card &card) {
     height = image.rows * width / image.cols;
   }
   const auto scale_width = [&] {
-    image = Resized(image.t(), width, (width - card.width) / 2, card.width, card.bicubic).t();
+    image = Resized(image.t(), width, Middle(width, card.width), card.width, card.bicubic).t();
   };
   // As Pillow: the width first, but where the height loses more than twice as much.
   const bool height_first = image.rows - height > std::max<int64_t>(2 * (image.cols - width), 0);
   if (!height_first) {
     scale_width();
   }
-  image = Resized(image, height, (height - card.height) / 2, card.height, card.bicubic);
+  image = Resized(image, height, Middle(height, card.height), card.height, card.bicubic);
   if (height_first) {
     scale_width();
   }

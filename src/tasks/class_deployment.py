@@ -38,8 +38,8 @@ class ClassDeployment(Deployment):
         spec = self.spec
         try:
             eval_transform(spec)
-            if not min(spec["image_size"]) <= spec["resize"] <= math.isqrt(MOST_PIXELS):
-                raise ValueError(f"resize takes the shorter side of image_size to {math.isqrt(MOST_PIXELS)}")
+            if not 1 <= spec["resize"] <= math.isqrt(MOST_PIXELS):
+                raise ValueError(f"resize takes 1 to {math.isqrt(MOST_PIXELS)}")
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             return f"preprocessing cannot be used ({error})"
         classes = self.card.get("classes")
