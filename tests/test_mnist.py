@@ -74,6 +74,10 @@ def test_emnist_is_turned_upright(tmp_path):
         ("labels-idx1", idx(LABELS + 1), "has the label 3 but data.class_names names 3 classes, 0 to 2"),
         ("labels-idx1", None, r"cannot read .*t10k-labels-idx1-ubyte \(No such file.* as it is or as \.gz"),
     ],
+    ids=[
+        *("labels", "images", "a byte less", "half a head", "a web page", "gzip cut", "gzip damaged", "fewer images"),
+        *("a label without a name", "missing"),
+    ],
 )
 def test_a_file_that_cannot_be_right_is_named(data, kind, content, message):
     """Exchanged, truncated, damaged and missing files, each with the mend, before anything is trained."""

@@ -17,7 +17,7 @@ from src.data.digits import write_digits
 
 # What a command with such a word takes, and why it is not run here.
 ELSEWHERE = {
-    r"/path/to/|data/imagenet|data/cifar|--train_dir|\.pth|^pip |output_dir O": "files that only a user has",
+    r"/path/to/|data/(imagenet|cifar|fashion)|--train_dir|\.pth|^pip |output_dir O": "files that only a user has",
     r"_ascend|_gpu|run_infer_(310|cpp|lite)|--device_target (GPU|Ascend)": "a device, or MindSpore Lite",
     r"run_tests\.sh|^source ": "runs these tests, or is of the shell alone",
     r"benchmark|profile_model|reproduce": "takes many minutes; what it does has tests of its own",

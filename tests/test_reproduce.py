@@ -263,9 +263,9 @@ def test_words_of_a_comparison():
     _, (texts,) = comparison_table([pair])
     assert texts == ("a - b", "+1.20, +0.10, +0.60", "+0.63 ± 0.32", "2.0", "4.3", "no")
     assert "mean of 3" in comparison_note(3) and "5%" in comparison_note(3)
-    # 90.3 - 90.2 is not 90.2 - 90.1 in binary.
-    for tops in ([90.3], [90.3, 90.2]):
-        pair = one | {"top1": tops}, other | {"top1": [top - 0.1 for top in tops]}
+    # 90.3 - 90.2 is not 10.3 - 10.2 in binary.
+    for tops, others in (([90.3], [90.2]), ([90.3, 10.3], [90.2, 10.2])):
+        pair = one | {"top1": tops}, other | {"top1": others}
         _, (texts,) = comparison_table([pair])
         assert texts[2:] == ("+0.10", "", "", "") and compare(*pair)["told_apart"] is None
     assert "one seed" in comparison_note(1)
