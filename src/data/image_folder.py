@@ -128,6 +128,7 @@ def split_name(data, split):
 
 
 def _whole_split(data, name):
+    """List the folder, or the files, called `name` in the `data_dir` of a `DataConfig`."""
     if not data.data_dir:
         raise UserError("no data folder given; add --data_dir DIR, or data.data_dir to the config")
     folder = Path(data.data_dir, name)
