@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""deepforest's wheel as a data set: its tiles hold each pixel and each tree of its pictures, and a wrong file is refused.
+"""deepforest's wheel as a data set: tiles hold each pixel and each tree of its pictures; a wrong file is refused.
 
 The wheel here is made up: a zip with pictures of noise and boxes under the names of the real ones.
 """
@@ -20,9 +20,7 @@ from shell import ROOT
 from src.data.trees import PICTURES, boxes_of, tiles, write_trees
 from src.errors import UserError
 
-TREE = (
-    "<object><name>Tree</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
-)
+TREE = "<object><name>Tree</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
 BOXES = [(10, 20, 50, 60), (390, 100, 430, 140), (560, 200, 590, 230)]
 
 
@@ -33,9 +31,10 @@ def wheel(path, left_out=()):
     Image.fromarray(pixels).save(png, "png")
     with zipfile.ZipFile(path, "w") as archive:
         for name in sum(PICTURES.values(), ()):
+            trees = "".join(TREE.format(*box) for box in BOXES)
             files = {
                 f"deepforest/data/{name}.png": png.getvalue(),
-                f"deepforest/data/{name}.xml": f"<annotation>{''.join(TREE.format(*box) for box in BOXES)}</annotation>",
+                f"deepforest/data/{name}.xml": f"<annotation>{trees}</annotation>",
             }
             for file, content in files.items():
                 if file not in left_out:
@@ -60,7 +59,7 @@ def test_tiles_hold_every_pixel_and_every_part_of_every_tree(height, width, corn
     corners = np.array(corners).reshape(-1, 2, 2) * (width, height)
     boxes = np.concatenate([corners.min(1), corners.max(1)], 1)
     rows, areas = {}, 0.0
-    for row, column, corner, part in tiles(pixels):
+    for row, _, corner, part in tiles(pixels):
         assert max(part.shape) <= 400
         rows.setdefault(row, []).append(part)
         areas += sum(w * h for (_, _, w, h), _ in boxes_of(boxes - np.tile(corner, 2), part.shape))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trees from the air: real photographs with boxes drawn by hand, which PyPI's package deepforest (MIT) has among its files.
+"""Trees from the air: real photographs with boxes drawn by hand, of PyPI's package deepforest (MIT).
 
 Four aerial pictures, 951 trees, cut into tiles, as COCO has its images and annotations.
 """
@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import zipfile
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -95,8 +96,8 @@ def _write(folder, split, pictures):
 def tiles(pixels):
     """Cut (H, W, 3) into as few equal parts of at most `TILE` a side; yield (row, column, (x, y), pixels of it)."""
     rows, columns = (np.linspace(0, side, -(-side // TILE) + 1).astype(int) for side in pixels.shape[:2])
-    for row, (top, bottom) in enumerate(zip(rows, rows[1:])):
-        for column, (left, right) in enumerate(zip(columns, columns[1:])):
+    for row, (top, bottom) in enumerate(pairwise(rows)):
+        for column, (left, right) in enumerate(pairwise(columns)):
             yield row, column, (left, top), pixels[top:bottom, left:right]
 
 
