@@ -21,12 +21,12 @@ from src.data.trees import PICTURES, boxes_of, tiles, write_trees
 from src.errors import UserError
 
 TREE = "<object><name>Tree</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"
-BOXES = [(10, 20, 50, 60), (390, 100, 430, 140), (560, 200, 590, 230)]
+BOXES = [(10, 20, 50, 60), (340, 100, 380, 140), (460, 200, 490, 230)]
 
 
 def wheel(path, left_out=()):
-    """Write a wheel with pictures of 450 x 600, three trees each: one lies on the line where they are cut."""
-    pixels = np.random.default_rng(0).integers(0, 256, (450, 600, 3), np.uint8)
+    """Write a wheel with pictures of 450 x 500, three trees each: one lies on the line where they are cut."""
+    pixels = np.random.default_rng(0).integers(0, 256, (450, 500, 3), np.uint8)
     png = io.BytesIO()
     Image.fromarray(pixels).save(png, "png")
     with zipfile.ZipFile(path, "w") as archive:
@@ -60,7 +60,7 @@ def test_tiles_hold_every_pixel_and_every_part_of_every_tree(height, width, corn
     boxes = np.concatenate([corners.min(1), corners.max(1)], 1)
     rows, areas = {}, 0.0
     for row, _, corner, part in tiles(pixels):
-        assert max(part.shape) <= 400
+        assert max(part.shape) <= 256
         rows.setdefault(row, []).append(part)
         areas += sum(w * h for (_, _, w, h), _ in boxes_of(boxes - np.tile(corner, 2), part.shape))
     assert np.array_equal(np.concatenate([np.concatenate(row, 1) for row in rows.values()]), pixels)
@@ -76,7 +76,7 @@ def test_what_is_written(tmp_path):
     content = json.loads((tmp_path / "trees" / "validation.json").read_text())
     assert content["categories"] == [{"id": 1, "name": "tree"}]
     by_id = {image["id"]: image for image in content["images"]}
-    assert [(image["height"], image["width"]) for image in by_id.values()] == [(225, 300)] * 4
+    assert [(image["height"], image["width"]) for image in by_id.values()] == [(225, 250)] * 4
     found = {
         (by_id[tree["image_id"]]["file_name"].split("crop_")[1], tuple(tree["bbox"]), tree["iscrowd"])
         for tree in content["annotations"]
@@ -84,11 +84,11 @@ def test_what_is_written(tmp_path):
     assert found == {
         ("0_0.png", (10, 20, 40, 40), 0),
         ("0_1.png", (90, 100, 40, 40), 0),
-        ("0_1.png", (260, 200, 30, 25), 0),
-        ("1_1.png", (260, 0, 30, 5), 1),
+        ("0_1.png", (210, 200, 30, 25), 0),
+        ("1_1.png", (210, 0, 30, 5), 1),
     }
     tile = np.asarray(Image.open(tmp_path / "trees" / "validation" / by_id[4]["file_name"]))
-    assert np.array_equal(tile, pixels[225:, 300:])
+    assert np.array_equal(tile, pixels[225:, 250:])
 
 
 @pytest.mark.parametrize("fault", ["missing", "no wheel", "another wheel", "there already"])

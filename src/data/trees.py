@@ -23,7 +23,7 @@ PICTURES = {
     "training": ("2019_YELL_2_528000_4978000_image_crop2", "OSBS_029", "SOAP_061"),
     "validation": ("2019_YELL_2_541000_4977000_image_crop",),
 }
-TILE = 400  # at most so many pixels a side
+TILE = 256  # at most so many pixels a side
 SEEN = 0.5  # of a tree that is cut; what is less is a region to be ignored
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MEND = "python -m pip download --no-deps deepforest==2.1.0 gets it"
