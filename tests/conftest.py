@@ -58,10 +58,10 @@ def seeded():
 
 @contextmanager
 def tiny_registered():
-    """Within it there is `tiny_for_tests`, a model for tests of training alone, which takes less time than curves do:
-    none are drawn."""
+    """Within it there are `tiny_for_tests`, a model for tests of training alone, which takes less time than curves do:
+    none are drawn; and `tiny_backbone`."""
     from mindspore import nn
-    from tiny_training import Tiny
+    from tiny_training import Tiny, TinyBackbone
 
     from src.models import registry
     from src.training import trainer
@@ -69,6 +69,7 @@ def tiny_registered():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_MODELS", registry._MODELS.copy())
         registry.register_model("tiny_for_tests", Tiny, nn.Conv2d)
+        registry.register_model("tiny_backbone", TinyBackbone, nn.Conv2d)
         patch.setattr(trainer, "plot_curves", lambda *_: None)
         yield
 
@@ -153,6 +154,16 @@ def data(folder):
     from src.config import DataConfig
 
     return DataConfig(data_dir=str(folder), batch_size=4)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """A data folder of few scenes, see `src.data.scenes`."""
+    from src.data.scenes import write_scenes
+
+    folder = tmp_path_factory.mktemp("data") / "scenes"
+    write_scenes(folder, {"training": 8, "validation": 3})
+    return folder
 
 
 @pytest.fixture

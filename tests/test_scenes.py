@@ -2,6 +2,7 @@
 """The scenes, digits on photographs: the same everywhere, whole, and what their annotations say of them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,8 +75,10 @@ def test_annotations_are_of_the_masks(split, folder):
     names = {category["id"]: category["name"] for category in content["categories"]}
     found, kinds = masks(folder, split), set()
     for annotation in content["annotations"]:
-        image = content["images"][annotation["image_id"] - 1]
-        mask, shape = found[image["id"] - 1], annotation["segmentation"]
+        image = content["images"][annotation["image_id"]]
+        # The number that its file is named by: by that `infer.py` knows it.
+        assert image["id"] == annotation["image_id"] == int(Path(image["file_name"]).stem)
+        mask, shape = found[image["id"]], annotation["segmentation"]
         x, y, width, height = annotation["bbox"]
         kinds.add((type(shape), annotation["iscrowd"]))
         assert mask.shape == (image["height"], image["width"]) and min(width, height) > 0

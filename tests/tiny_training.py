@@ -8,6 +8,7 @@ import numpy as np
 from mindspore import nn
 
 from src.config import load_config
+from src.models.backbone import Backbone
 from src.ops.drop_path import DropPath
 
 CLASSES, SIZE = 3, 8
@@ -26,6 +27,29 @@ class Tiny(nn.Cell):
 
     def construct(self, x):
         return self.fc(self.drop_path(self.relu(self.norm(self.conv(x)))).mean((2, 3)))
+
+
+class TinyBackbone(Backbone):
+    """Four maps, each of half the size of the one before, for heads to stand on; else as `Tiny`."""
+
+    def __init__(self, spatial, num_classes, image_size, in_channels, drop_path_rate, features_only):
+        super().__init__([8] * 4, 2, features_only)
+        self.stages = nn.CellList([_stage(spatial, before, drop_path_rate) for before in (in_channels, 8, 8, 8)])
+
+    def construct(self, x):
+        maps = ()
+        for stage in self.stages:
+            x = stage(x)
+            maps += (x,)
+        return maps
+
+    def layers(self):
+        return tuple((stage,) for stage in self.stages)
+
+
+def _stage(spatial, in_channels, drop_path_rate):
+    drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+    return nn.SequentialCell(spatial(in_channels, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), drop_path)
 
 
 def write_images(folder):

@@ -76,9 +76,9 @@ def _write(folder, counts):
             Image.fromarray(scene.mask).save(folder / "annotations" / split / f"{name}.png")
             checksum.update(scene.pixels.tobytes() + scene.mask.tobytes())
             height, width = scene.mask.shape
-            images.append({"id": index + 1, "file_name": f"{name}.jpg", "height": height, "width": width})
+            images.append({"id": index, "file_name": f"{name}.jpg", "height": height, "width": width})
             for instance in scene.instances:
-                annotations.append({"id": len(annotations) + 1, "image_id": index + 1, **_annotation(*instance)})
+                annotations.append({"id": len(annotations) + 1, "image_id": index, **_annotation(*instance)})
         categories = [{"id": id, "name": name} for id, name in sorted(zip(CATEGORY_IDS, NAMES))]
         content = {"images": images, "annotations": annotations, "categories": categories}
         (folder / f"instances_{split}.json").write_text(json.dumps(content), encoding="utf-8")
