@@ -66,6 +66,16 @@ def test_an_annotation_with_the_id_0_is_found():
     assert numbers["ap"] / 100 == pytest.approx(OPERATORS["coco"]["bbox"]["AP"], abs=1e-12)
 
 
+@pytest.mark.parametrize(("most", "share"), [(10, 100 / 120), (120, 1)])
+def test_more_detections_than_a_hundred_count_where_they_are_given(most, share):
+    """Protects `detection.max_detections` of crowded images, which pycocotools forgets beyond its own 100."""
+    boxes = [{"image_id": 1, "category_id": 1, "bbox": [10 * i, 0, 8, 8], "area": 64, "iscrowd": 0} for i in range(120)]
+    truth = {"images": [{"id": 1}], "categories": [{"id": 1}]}
+    truth["annotations"] = [{**each, "id": number} for number, each in enumerate(boxes, 1)]
+    got, _ = average_precision(truth, [{**each, "score": 0.5} for each in boxes], "bbox", most)
+    assert got["ar100"] == pytest.approx(100 * share) and got["ap"] == pytest.approx(100 * share, abs=1)
+
+
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
 def test_nothing_found_is_0_and_nothing_to_find_is_minus_1(kind):
     """Protects from an end of training in a crash, where a young network finds nothing at all."""
@@ -269,6 +279,18 @@ def test_a_network_is_judged_in_both_shapes(tmp_path):
         20: pytest.approx([0, 0, 8, 6]),
     }
     assert task.told(result).startswith("AP ")
+
+
+def test_an_evaluation_that_was_left_is_done_again(tmp_path):
+    """Protects a run that goes on after SIGTERM from boxes that were found before it; no part stays behind."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    task = Detection(coco_data.settings(coco_data.write(tmp_path)))
+    task.open_to_judge({}, "x")
+    judge = task.judge(Pictures())
+    assert evaluate(judge, task.batches("val", World()), World(), lambda batches: batches == 2) is None
+    result = evaluate(judge, task.batches("val", World()), World())
+    assert result["samples"] == result["detections"] == 3
+    assert [path.name for path in (tmp_path / "out" / "results").iterdir()] == ["bbox.json"]
 
 
 def test_results_of_an_earlier_run_are_set_aside(tmp_path):

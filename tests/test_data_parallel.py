@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import nn
+from mindspore import nn, ops
 from PIL import Image
+from scene_training import scene_config
 from shell import free_port
 
-from src.config import DataConfig, OptimizerConfig, load_config
+from src.config import DataConfig, OptimizerConfig
 from src.data.dataset import create_dataset, iterate
-from src.data.scenes import write_scenes
 from src.ops import ACmix
 from src.tasks import create_task
 from src.tasks.class_judge import ClassJudge, EvaluationStep
@@ -101,7 +101,7 @@ def train_on_files(folder, world):
 
 
 class Patches(nn.Cell):
-    """The classes of patches of 4 x 4 pixels."""
+    """The classes of patches of 4 x 4 pixels: a segmenter."""
 
     def __init__(self):
         super().__init__()
@@ -112,26 +112,50 @@ class Patches(nn.Cell):
         return (logits,) if self.training else logits
 
 
-def train_on_pixels(folder, world):
-    """Train on scenes for two epochs of two steps of 4 images, and judge 3 images; return losses and scores."""
+class Cells(nn.Cell):
+    """The classes of boxes of 16 x 16 pixels, side by side, and how they move: a detector."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 14, 16, 16)
+        corners = np.stack(np.meshgrid(range(0, 64, 16), range(0, 64, 16)), -1).reshape(-1, 2)
+        self.anchors = ms.Tensor(np.concatenate([corners, corners + 16], 1).astype(np.float32))
+
+    def construct(self, x, size=None):
+        answers = self.conv(x).transpose(0, 2, 3, 1).reshape(-1, 16, 14)
+        logits, deltas = answers[..., :10], answers[..., 10:]
+        if self.training:
+            return logits, deltas, self.anchors
+        scores, labels = ops.max(logits, -1)
+        return self.anchors + 4 * deltas, ops.sigmoid(scores), labels.astype(ms.int32)
+
+
+# Of each head what its training on scenes says, and a network that is as simple as one can be.
+ON_SCENES = {"fpn": Patches, "retinanet": Cells}
+
+
+def train_on_scenes(head, folder, world):
+    """Train for two epochs of two steps of 4 images, and judge 3 images; return losses, weights and scores.
+
+    A detector's loss is by the boxes of a worker's share, so alone the shares go through the network one by one.
+    """
     ms.set_seed(5)
-    path = folder / f"{world.rank}.yaml"
-    path.write_text(
-        f"""
-        task: segmentation
-        model: {{name: resnet26, head: fpn, num_classes: 11, image_size: 64}}
-        data: {{data_dir: {folder}/scenes, batch_size: {4 // world.size}, num_workers: 1}}
-        segmentation: {{scale: [64, 64]}}
-        """
-    )
-    task = create_task(load_config(path))
+    (folder / f"{world.rank}").mkdir(exist_ok=True)
+    config = scene_config(head, folder / "scenes", folder / f"{world.rank}")
+    data = dataclasses.replace(config.data, batch_size=4 // world.size)
+    task = create_task(dataclasses.replace(config, data=data, output_dir=str(folder / head)))
     task.open_to_train()
-    network = Patches()
+    network, shares = ON_SCENES[head](), 2 // world.size
     optimizer = create_optimizer(network, OptimizerConfig(), np.full(4, 0.1, np.float32))
-    step = TrainStep(network, task.loss(network), optimizer, world)
-    losses = [step(*batch)[0].asnumpy() for epoch in (0, 1) for batch in iterate(task.batches("train", world, epoch))]
+    step = TrainStep(network, task.loss(network), optimizer, world, micro_batches=shares)
+    losses = []
+    for epoch in (0, 1):
+        for batch in iterate(task.batches("train", world, epoch)):
+            parts = (np.concatenate([part.asnumpy()[share::shares] for share in range(shares)]) for part in batch)
+            losses.append(step(*map(ms.Tensor, parts))[0].asnumpy())
     result = evaluate(task.judge(network), task.batches("val", world), world)
-    return {"pixel_losses": gather_from_workers(losses, world).mean(axis=0), **result}
+    values = {"losses": gather_from_workers(losses, world).mean(axis=0), "weights": network.conv.weight.asnumpy()}
+    return {f"{head}.{name}": value for name, value in {**values, **result}.items()}
 
 
 WORKER = textwrap.dedent(
@@ -141,7 +165,7 @@ WORKER = textwrap.dedent(
     from src.device import setup_device
     import numpy as np
     from pathlib import Path
-    from test_data_parallel import train_and_evaluate, train_on_files, train_on_pixels
+    from test_data_parallel import ON_SCENES, train_and_evaluate, train_on_files, train_on_scenes
     from src.errors import UserError
     from src.training.parallel import average_norm_statistics, check_same_weights, gather_from_workers
 
@@ -157,22 +181,23 @@ WORKER = textwrap.dedent(
         astray = str(error)
     gathered = gather_from_workers(np.array([2.0**40 + world.rank, world.rank / 3]), world)
     values["losses"] = train_on_files(sys.argv[1], world)
-    values |= train_on_pixels(Path(sys.argv[1]), world)
+    for head in ON_SCENES:
+        values |= train_on_scenes(head, Path(sys.argv[1]), world)
     statistics = network.norm.moving_mean.asnumpy()
     np.savez(f"{sys.argv[1]}/{world.rank}.npz", statistics=statistics, astray=astray, gathered=gathered, **values)
     """
 )
 
 
-def test_two_workers_equal_one(tmp_path):
+def test_two_workers_equal_one(scenes, tmp_path):
     """Protects data parallelism: two workers at batch 4 have the losses, weights and evaluation of one at batch 8.
 
-    Of the classes of images, and of pixels. So gradients are means over the workers, each step has the same images,
-    unequal shares are each counted once, and norm statistics are averaged. A worker whose weights went astray is named
-    on all workers.
+    Of the classes of images, of pixels, and of boxes. So gradients are means over the workers, each step has the same
+    images, unequal shares are each counted once, and norm statistics are averaged. A worker whose weights went astray
+    is named on all workers.
     """
     folder_of_images(tmp_path)
-    write_scenes(tmp_path / "scenes", {"training": 9, "validation": 3})
+    (tmp_path / "scenes").symlink_to(scenes)
     (tmp_path / "worker.py").write_text(WORKER)
     msrun = ["--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}", "--join=True"]
     job = subprocess.run(
@@ -191,7 +216,8 @@ def test_two_workers_equal_one(tmp_path):
     assert job.returncode == 0, job.stdout[-3000:] + job.stderr[-3000:]
     ms.set_context(mode=ms.GRAPH_MODE)
     expected = {**train_and_evaluate(tmp_path, ALONE)[0], "losses": train_on_files(tmp_path, ALONE)}
-    expected |= train_on_pixels(tmp_path, ALONE)
+    for head in ON_SCENES:
+        expected |= train_on_scenes(head, tmp_path, ALONE)
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
     assert set(first.files) == {*expected, "statistics", "astray", "gathered"}
     for name in first.files:
@@ -199,7 +225,9 @@ def test_two_workers_equal_one(tmp_path):
     for name, value in expected.items():
         assert first[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
     assert (first["val.samples"], first["single.samples"]) == (5, 1)
-    assert len(first["losses"]) == 2 * BATCHES and len(first["pixel_losses"]) == 4 and first["samples"] == 3
+    assert len(first["losses"]) == 2 * BATCHES
+    for head in ON_SCENES:
+        assert len(first[f"{head}.losses"]) == 4 and first[f"{head}.samples"] == 3
     np.testing.assert_array_equal(first["statistics"], np.full(4, 0.5, np.float32))
     assert str(first["astray"]).startswith("worker(s) 1 of 2 hold other weights")
     np.testing.assert_allclose(first["gathered"], [[2.0**40, 0], [2.0**40 + 1, 1 / 3]], rtol=1e-14)
