@@ -130,7 +130,7 @@ def test_what_cannot_be_used_is_named(program, model, tmp_path):
         ({"labels": 3}, "array"),
         ({"preprocessing": {}}, "image_size"),
         ({"preprocessing": {**SPEC, "image_size": [8]}}, "index 1"),
-        ({"preprocessing": {**SPEC, "image_size": [8, 24], "resize": 7}}, "resize is smaller"),
+        ({"preprocessing": {**SPEC, "resize": 0}}, "resize is smaller than 1"),
         ({"preprocessing": {**SPEC, "orientation": "turn"}}, "orientation is 'turn'"),
         ({"preprocessing": {**SPEC, "image_size": [8, 16]}}, "describes 3072"),
         ({"output": {}}, "name"),

@@ -51,7 +51,7 @@ def test_commands_and_links_name_what_is_there():
     for target in re.findall(r"\]\((?!https?://|#)([^)]+)\)", PAGE):
         assert (ROOT / "docs" / target).exists(), target
     known = "".join((ROOT / f"{name}.py").read_text() for name in ("export", "eval", "infer")) + "".join(
-        path.read_text() for path in (ROOT / "src").glob("*.py")
+        path.read_text() for folder in ("src", "scripts") for path in (ROOT / folder).glob("*.py")
     )
     for option in set(re.findall(r"--(\w+)", PAGE)):
         assert re.search(rf"\b{option}\b", known), option
