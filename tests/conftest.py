@@ -24,9 +24,12 @@ settings.load_profile("patient")
 # Files of a minute and more: a worker that began one last would leave the others idle.
 LONGEST = {
     "test_ascend_readiness",
+    "test_detector",
     "test_families_learn",
+    "test_mask_rcnn",
     "test_readme_commands",
     "test_resume",
+    "test_scene_training",
     "test_swin",
     "test_training",
 }
