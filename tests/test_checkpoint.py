@@ -2,6 +2,7 @@
 """Checkpoints come back exactly, are refused when damaged or foreign, and survive a write that fails."""
 
 import resource
+from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
@@ -125,6 +126,26 @@ def test_foreign_files_are_refused(tmp_path):
     save_weights(tmp_path / "best.ckpt", network, META)
     with pytest.raises(UserError, match=r"best\.ckpt holds weights only"):
         load_training_state(network, optimizer_of(network), tmp_path / "best.ckpt")
+
+
+def test_memory_that_holds_old_files_is_made_free(tmp_path, monkeypatch):
+    """After a large data set little memory is free, for which MindSpore refuses a checkpoint; true want of it is named."""
+    path = tmp_path / "best.ckpt"
+    save_weights(path, Tiny(), META)
+    pages, ones = {"SC_AVPHYS_PAGES": 1, "SC_PAGE_SIZE": 1}, np.ones
+
+    def asked_for(size, kind):
+        pages["SC_AVPHYS_PAGES"] += size
+        return ones(size, kind)
+
+    memory = SimpleNamespace(available=10**9, free=1)
+    monkeypatch.setattr("os.sysconf", pages.__getitem__)
+    monkeypatch.setattr("src.training.memory.np.ones", asked_for)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    assert read_checkpoint(path)[1] == META
+    memory.available = 1
+    with pytest.raises(UserError, match=r"best\.ckpt needs 0\.0 GB of memory but 0\.0 GB are available"):
+        read_checkpoint(path)
 
 
 def test_checkpoint_of_another_model_is_refused(tmp_path):

@@ -20,16 +20,17 @@ AXES = {"multiply_adds": "multiply-adds (M)", "forward": "forward pass (ms an im
 def variants(config):
     """Return the models of the family that the model of a `Config` belongs to, each plain one before its ACmix.
 
-    The members of a family are its depths, so that `model.options.depths` is left out; the other options hold for all.
-    Between the two stands attention alone, where the family has it; that is no usual one.
+    The members of a family are its depths; a model with `model.options.depths` of its own is the only one of its size
+    and stands beside its own kinds alone. All options hold for all. Between plain and ACmix stands attention alone,
+    where the family has it; that is no usual one.
     """
-    family = re.match("[a-z]+", kind_and_size(config.model.name)[1])[0]
-    options = {name: value for name, value in config.model.options.items() if name != "depths"}
-    plain = [name for name in list_models(f"{family}*") if list_models(f"acmix_{name}")]
+    own = kind_and_size(config.model.name)[1]
+    is_of_own_depths = "depths" in config.model.options
+    family = [own] if is_of_own_depths else list_models(f"{re.match('[a-z]+', own)[0]}*")
+    plain = [name for name in family if list_models(f"acmix_{name}")]
     names = [prefix + name for name in plain for prefix in KINDS if list_models(prefix + name)]
     return [
-        Variant(name, name, replace(config.model, name=name, options=options), is_usual=not name.startswith("sasa_"))
-        for name in names
+        Variant(name, name, replace(config.model, name=name), is_usual=not name.startswith("sasa_")) for name in names
     ]
 
 

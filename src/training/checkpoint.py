@@ -17,6 +17,7 @@ from src.models.image_size import resizers
 from src.ops.draws import random_state
 from src.training.atomic import replacing
 from src.training.finite import check_finite
+from src.training.memory import have_free
 
 
 class DamagedCheckpoint(UserError):
@@ -57,12 +58,15 @@ def read_checkpoint(path):
     """Return `(parameters, meta)` of a checkpoint: a dict of `Parameter` by name, and a dict.
 
     Raises:
-        UserError: there is no such file, or it is damaged, incomplete or no checkpoint, or has a NaN.
+        UserError: there is no such file, or it is damaged, incomplete or no checkpoint, has a NaN, or does
+            not fit into memory.
     """
     path = Path(path)
     if not path.is_file() or path.suffix != ".ckpt":
         raise UserError(f"no checkpoint {path}; give the path of a .ckpt file")
     _check_sum(path)
+    # MindSpore holds the bytes and what they say at once.
+    have_free(3 * path.stat().st_size, f"checkpoint {path}")
     try:
         parameters = ms.load_checkpoint(str(path))
         meta = dict(json.loads(parameters.pop(_META, "{}")))
