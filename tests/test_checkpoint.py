@@ -129,7 +129,7 @@ def test_foreign_files_are_refused(tmp_path):
 
 
 def test_memory_that_holds_old_files_is_made_free(tmp_path, monkeypatch):
-    """After a large data set little memory is free, for which MindSpore refuses a checkpoint; true want of it is named."""
+    """After a large data set little memory is free, for which MindSpore refuses a checkpoint; true want is named."""
     path = tmp_path / "best.ckpt"
     save_weights(path, Tiny(), META)
     pages, ones = {"SC_AVPHYS_PAGES": 1, "SC_PAGE_SIZE": 1}, np.ones

@@ -50,9 +50,11 @@ def test_which_weights():
     """Given in the order of the folders, they follow the numbers of their classes; balanced ones make up for counts."""
     given = class_weights(LossConfig(class_weights=[1.0, 2.0, 3.0]), None, np.array([2, 0, 1]))
     np.testing.assert_array_equal(given, [2, 3, 1])
-    counts, numbers = np.array([10, 30, 60]), np.array([1, 2, 0])
-    balanced = class_weights(LossConfig(class_weights="balanced"), counts, numbers)
-    np.testing.assert_allclose(balanced[numbers] * counts, 100 / 3)
+    for counts in ([10, 30, 60], [40, 0, 60]):  # EMNIST's letters have a class without images
+        numbers, has_images = np.array([1, 2, 0]), np.array(counts) > 0
+        balanced = class_weights(LossConfig(class_weights="balanced"), np.array(counts), numbers)
+        np.testing.assert_allclose((balanced[numbers] * counts)[has_images], 100 / has_images.sum())
+        assert np.isfinite(balanced).all()
 
 
 @pytest.mark.parametrize("weights", ["balanced", [0.001, 0.001, 1.0]])

@@ -12,6 +12,7 @@ from idx_files import write_split
 
 from src.config import load_config
 from src.data import create_dataset, iterate
+from src.data.image_folder import list_split
 from src.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +96,8 @@ def test_evaluation_sees_every_image_once(config):
     assert len(seen) == 10_000
     names = [f"class{number}" for number in range(config.model.num_classes)]
     assert trained_classes(config.data, config.model.num_classes).names == names
+    labels = list_split(config.data, "val").list_labels()
+    np.testing.assert_array_equal(labels, np.arange(10_000) % config.model.num_classes)
 
 
 def test_training_images(config):

@@ -108,7 +108,7 @@ def test_optimiser_that_parts_tied_weights(acmix):
 
 
 def test_family(config):
-    """The models of the cost study are the family's sizes, at the options given; with depths of its own it is one size."""
+    """The models of the cost study are the sizes of the family, of given depths one size; options hold for all."""
 
     def names(**options):
         model = replace(config.model, name="acmix_san10", options=options)

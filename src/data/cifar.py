@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mindspore as ms
 import mindspore.dataset as ds
+import numpy as np
 from mindspore.dataset import transforms
 
 from src.data.image_files import check_utf8
@@ -69,6 +70,11 @@ class CifarSplit(ImageSplit):
         rows = source(str(self.folder), self.split, num_parallel_workers=threads, sampler=sampler)
         rows = rows.project(["image", label]).rename(label, "label")
         return rows.map(transforms.TypeCast(ms.int32), "label", num_parallel_workers=1)
+
+    def list_labels(self):
+        form = FORMS[self.name]
+        records = [np.fromfile(self.folder / file, np.uint8) for file in form.files[self.split]]
+        return np.concatenate(records).reshape(-1, form.labels + PIXELS)[:, form.labels - 1].astype(int)
 
 
 def open_cifar(name, folder, split):

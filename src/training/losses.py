@@ -84,13 +84,16 @@ def create_loss(config, weights=None):
 def class_weights(config, counts, numbers):
     """Return the factor on the loss of each class that a `LossConfig` with some asks for, (K,).
 
-    "balanced" is N / (K * n): over an epoch of N images, the n of each class together weigh as much as any other's.
+    "balanced" is N / (K * n): over an epoch of N images, the n of each of the K classes that have any together weigh as
+    much as any other's.
 
     Args:
         counts (numpy.ndarray): training images of each class, in the order of their folders.
         numbers (numpy.ndarray): the number of each of these classes.
     """
-    is_balanced = config.class_weights == "balanced"
     weights = np.empty(len(numbers), np.float32)
-    weights[numbers] = counts.sum() / (len(counts) * counts) if is_balanced else config.class_weights
+    if config.class_weights == "balanced":
+        weights[numbers] = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    else:
+        weights[numbers] = config.class_weights
     return weights
