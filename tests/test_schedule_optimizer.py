@@ -195,8 +195,10 @@ def sgd(lr_steps, weight_decay=0.1, amp_level="O0"):
     return network, optimizer, step
 
 
-def test_step_is_sgd_with_momentum():
+@pytest.mark.parametrize("device", ["CPU", "GPU"])
+def test_step_is_sgd_with_momentum(device, built_for):
     """Protects the update rule against a NumPy SGD fed with the same gradients: momentum, coupled decay, lr by step."""
+    built_for(device)
     lrs = [0.5, 0.25, 0.125]
     network, optimizer, step = sgd(lrs)
     loss_of = nn.WithLossCell(network, nn.CrossEntropyLoss())

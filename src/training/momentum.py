@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """SGD with momentum."""
 
+import mindspore as ms
 from mindspore import Parameter, Tensor, ops
 from mindspore import dtype as mstype
 
@@ -28,6 +29,9 @@ class Momentum(FlatOptimizer):
         self.decayed = tuple(i for i, decay in enumerate(self.group_decays) if decay > 0)
         self.last_weights = FlatCopy([groups[i]["params"] for i in self.decayed], "last_weights")
         self.opt = ops.ApplyMomentum()
+        # On GPU MindSpore makes one operator of all of these, whose result is that of none; elsewhere the result saves
+        # a copy of each weight.
+        self.has_no_result = ms.get_context("device_target") == "GPU"
 
     def begin(self):
         self.last_weights.take()
@@ -44,4 +48,5 @@ class Momentum(FlatOptimizer):
         return ops.depend(done, self.last_weights.keep(moved))
 
     def move(self, momentum, rate, weight, moment, vector):
-        return self.opt(weight, moment, rate, vector.reshape(weight.shape), momentum).reshape(-1)
+        done = self.opt(weight, moment, rate, vector.reshape(weight.shape), momentum)
+        return (ops.depend(weight, done) if self.has_no_result else done).reshape(-1)
