@@ -108,17 +108,26 @@ def test_how_many_there_are(run):
     assert (labels[:, count[0] :] == -1).all() and not scores[:, count[0] :].any() and not boxes[:, count[0] :].any()
 
 
-def test_windows_of_several_images(tmp_path):
-    """Another backbone, whose windows do not divide its maps, two images at once: the file has detections of both.
+FAMILIES = {
+    "acmix_pvt_tiny": ("{width: 8, depths: [1, 1, 1, 1]}", [64, 96], {"opset": 17}),
+    "acmix_swin_tiny": (
+        "{patch: 2, width: 16, heads: 2, depths: [1, 1, 1, 1], window: 4}",
+        [32, 64],
+        {"batch_size": 2},
+    ),
+    "san10": ("{width: 32, depths: [1, 1, 1, 1, 1]}", [64, 64], {"fold": False, "opset": 20}),
+}
 
-    Every backbone's maps leave by files in tests/test_segmenter_files.py.
-    """
-    words = ["--model.name", "acmix_swin_tiny", "--model.image_size", "[32, 64]", "--detection.scale", "[32, 64]"]
-    options = "{patch: 2, width: 16, heads: 2, depths: [1, 1, 1, 1], window: 4}"
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_backbone(tmp_path, name):
+    """Wide and square inputs, every opset: the file has the network's detections, of which there are some."""
+    options, size, wishes = FAMILIES[name]
+    words = ["--model.name", name, "--model.image_size", str(size), "--detection.scale", str(size)]
     config = write_detector(tmp_path, *words, options=options)
-    ((path, card),) = export_checkpoint(config, tmp_path / "best.ckpt", ["onnx"], batch_size=2).items()
+    ((path, card),) = export_checkpoint(config, tmp_path / "best.ckpt", ["onnx"], **wishes).items()
     assert card["max_difference"] < 5e-5
-    images = np.random.default_rng(3).standard_normal((2, 3, 32, 64), np.float32)
+    images = np.random.default_rng(3).standard_normal((wishes.get("batch_size", 1), 3, *size), np.float32)
     assert min(OnnxModel(path).results(images)[3]) > 5
 
 

@@ -142,7 +142,7 @@ def test_pasting_anywhere(x1, y1, x2, y2):
     image = pasted(np.ones((4, 4), np.float32), np.array([x1, y1, x2, y2]), 40, 50)
     # Half a row of the mask on both sides of its edges it may be anything between.
     rows, columns = np.abs(np.arange(40) + 0.5 - (y1 + y2) / 2), np.abs(np.arange(50) + 0.5 - (x1 + x2) / 2)
-    is_near = np.outer(rows <= (y2 - y1) * 5 / 8, columns <= (x2 - x1) * 5 / 8)
+    is_near = np.outer(rows < (y2 - y1) * 5 / 8, columns < (x2 - x1) * 5 / 8)
     is_within = np.outer(rows < (y2 - y1) * 3 / 8, columns < (x2 - x1) * 3 / 8)
     assert image.shape == (40, 50) and image.max() < 1 + 1e-5
     assert (image[~is_near] < 1e-5).all() and (image[is_within] > 1 - 1e-5).all()

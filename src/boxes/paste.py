@@ -23,7 +23,9 @@ def pasted(mask, box, height, width):
 
 def _interpolation(start, end, old, size):
     """Return the pixels between which a box lies, and what the mask's rows count for each, (pixels, old)."""
-    length = max(end - start, 1e-6)
+    length = end - start
+    if length <= 0:  # a pixel whose centre is just on it would be half covered
+        return slice(0, 0), np.zeros((0, old), np.float32)
     reach = 0.5 * length / old + 1  # beyond the edge it fades within half a row of the mask
     pixels = slice(*(int(np.clip(edge, 0, size)) for edge in (start - reach, end + reach + 1)))
     places = (np.arange(pixels.start, pixels.stop) + 0.5 - start) / length * old - 0.5
