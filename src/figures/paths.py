@@ -2,6 +2,7 @@
 """Which path each layer prefers: log|alpha / beta| over depth (the paper's figure of learned path weights)."""
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 
 from src.errors import UserError
@@ -68,4 +69,5 @@ def _draw_epochs(figure, axes, places, lines):
             marker="o" if is_last else None,
             markersize=4,
         )
-    figure.colorbar(colours, ax=axes, label="after epoch (thick: the last)")
+    whole = mpl.ticker.MaxNLocator(integer=True)
+    figure.colorbar(colours, ax=axes, label="after epoch (thick: the last)", ticks=whole)
