@@ -2,8 +2,8 @@
 """Which path each layer prefers: log|alpha / beta| over depth (the paper's figure of learned path weights)."""
 
 import matplotlib as mpl
-import matplotlib.ticker
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from src.errors import UserError
 from src.figures.picture import picture
@@ -69,5 +69,4 @@ def _draw_epochs(figure, axes, places, lines):
             marker="o" if is_last else None,
             markersize=4,
         )
-    whole = mpl.ticker.MaxNLocator(integer=True)
-    figure.colorbar(colours, ax=axes, label="after epoch (thick: the last)", ticks=whole)
+    figure.colorbar(colours, ax=axes, label="after epoch (thick: the last)", ticks=MaxNLocator(integer=True))
