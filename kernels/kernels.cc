@@ -8,7 +8,19 @@
 #include "sliding_window.h"
 #include "suppression.h"
 #include "weighted_sum.h"
+#include "winograd.h"
 
-extern const Kernels KERNELS = {
-    attention_scratch,     attend, attend_gradient, convolution_scratch, convolve, convolve_gradient, weighted_sum,
-    weighted_sum_gradient, gelu,   gelu_gradient,   suppression_scratch, suppress};
+extern const Kernels KERNELS = {attention_scratch,
+                                attend,
+                                attend_gradient,
+                                convolution_scratch,
+                                convolve,
+                                convolve_gradient,
+                                weighted_sum,
+                                weighted_sum_gradient,
+                                gelu,
+                                gelu_gradient,
+                                suppression_scratch,
+                                suppress,
+                                winograd,
+                                winograd_gradient};

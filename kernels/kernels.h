@@ -48,6 +48,14 @@ struct Suppression {
   float iou;
 };
 
+// A 3x3 convolution of stride 1 with a border of zeros: (B, I, H, W) -> (B, O, H, W), its weight (O, I, 3, 3). Turned
+// it is the gradient of such a convolution by its input: from that of the output, with the weight as it lies there,
+// here (I, O, 3, 3), and each kernel rotated by 180 degrees.
+struct Winograd {
+  int batch, inputs, outputs, height, width;
+  bool is_turned;
+};
+
 struct Kernels {
   size_t (*attention_scratch)(const Attention&, bool has_gradient);
   void (*attend)(const Attention&, const float* qkv, const float* position, float* out, int unit, float* memory);
@@ -66,6 +74,9 @@ struct Kernels {
   void (*gelu_gradient)(size_t size, const float* x, const float* dout, float* dx, int run);
   size_t (*suppression_scratch)(const Suppression&);
   void (*suppress)(const Suppression&, const float* boxes, const float* scores, float* stays, float* memory);
+  // These share their work among the threads themselves.
+  void (*winograd)(const Winograd&, const float* x, const float* weight, float* out);
+  void (*winograd_gradient)(const Winograd&, const float* x, const float* dout, float* dweight);
 };
 
 extern const Kernels plain_kernels, avx2_kernels, avx512_kernels;

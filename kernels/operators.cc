@@ -85,6 +85,10 @@ Product product_of(const Convolution& c, const Call& call) {
   return {c.slots * c.outputs, call.size(3, 1), c.pieces, c.window.taps()};
 }
 
+Winograd winograd_of(const Call& call) {
+  return {call.size(0, 0), call.size(0, 1), call.size(1, 0), call.size(0, 2), call.size(0, 3), false};
+}
+
 Sum sum_of(const Call& call) { return {*call.data(0), *call.data(2), call.count(1)}; }
 
 template <typename Shape, typename Scratch, typename Work>
@@ -220,6 +224,23 @@ OPERATOR(GeluGradient) {
   const size_t size = call.count(0);
   for_each_unit(runs_of(size),
                 [&](int run) { kernels().gelu_gradient(size, call.data(0), call.data(1), call.data(2), run); });
+  return 0;
+}
+
+// (x (B, I, H, W), weight (O, I, 3, 3)) -> (B, O, H, W)
+OPERATOR(Convolution3x3) {
+  const Call call{params, ranks, shapes};
+  kernels().winograd(winograd_of(call), call.data(0), call.data(1), call.data(2));
+  return 0;
+}
+
+// (x, weight, dout) -> the gradients of x and weight
+OPERATOR(Convolution3x3Gradient) {
+  const Call call{params, ranks, shapes};
+  const Winograd w = winograd_of(call);
+  const Winograd turned = {w.batch, w.outputs, w.inputs, w.height, w.width, true};
+  kernels().winograd(turned, call.data(2), call.data(1), call.data(3));
+  kernels().winograd_gradient(w, call.data(0), call.data(2), call.data(4));
   return 0;
 }
 

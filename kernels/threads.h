@@ -3,14 +3,24 @@
 
 #pragma once
 
-#include <functional>
+#include <cstddef>
 
 // How many threads work at a call, the caller's included.
 void set_threads(int count);
+int threads();
 
-// Call `work` with 0, 1, ... count - 1, by as many threads as there are, and return when all is done. While one caller
-// has them, another works alone. A process made by fork has threads of its own.
-void for_each_unit(int count, const std::function<void(int)>& work);
+// Call `work(of, unit)` with 0, 1, ... count - 1, by as many threads as there are, and return when all is done. While
+// one caller has them, another works alone. A process made by fork has threads of its own.
+void for_each_unit(int count, void (*work)(const void* of, int unit), const void* of);
 
-// Memory of this thread, to write before it is read; for until the thread asks again.
+// The same for any `work(unit)`.
+template <typename Work>
+void for_each_unit(int count, const Work& work) {
+  for_each_unit(count, [](const void* of, int unit) { (*static_cast<const Work*>(of))(unit); }, &work);
+}
+
+// Memory of the calling thread, to write before it is read, until it calls the same function again; kept until the
+// thread ends. `scratch` is for within a unit; `shared_scratch` for what all units of a call read or write, so that the
+// caller's own units may still ask for `scratch`.
 float* scratch(size_t floats);
+float* shared_scratch(size_t floats);

@@ -13,9 +13,6 @@
 
 namespace {
 
-inline int smaller(int a, int b) { return a < b ? a : b; }
-inline int rounded_up(int n) { return (n + LANES - 1) / LANES * LANES; }
-
 // Where padding by reflection finds pixel i of n: without repeating the edge, again and again where the map is smaller
 // than the padding.
 inline int reflected(int i, int n) {
@@ -139,8 +136,6 @@ inline void add_padded_row(const float* padded, const Window& w, const Tile& til
       if (source[n] >= 0) row[source[n]] += padded[n];
   }
 }
-
-inline void zero(float* to, size_t count) { __builtin_memset(to, 0, count * sizeof(float)); }
 
 // How many floats a tile of a window needs: for its padded map, a row of that, a row of the output's size with zeros
 // around it, and for what `PaddedTile` itself keeps. The first tile is the largest.

@@ -25,6 +25,10 @@ constexpr int LANES = WIDTH;
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int Whole __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
+inline int smaller(int a, int b) { return a < b ? a : b; }
+inline int rounded_up(int n) { return (n + LANES - 1) / LANES * LANES; }
+inline void zero(float* to, size_t count) { __builtin_memset(to, 0, count * sizeof(float)); }
+
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
 inline void store(float* to, Vector values) { *reinterpret_cast<Vector*>(to) = values; }
 

@@ -209,7 +209,7 @@ class DeviceConfig:
     )
     amp_dtype: str = key("float16", "16-bit type of mixed precision", one_of("float16", "bfloat16"))
     kernels: str = key(
-        "auto", "of stage II: fused where they can be built, on CPU, or portable", one_of("auto", "fused", "portable")
+        "auto", "C++ kernels: fused where they can be built, on CPU, or portable", one_of("auto", "fused", "portable")
     )
     loss_scale: float = key(1024.0, "factor on the loss in float16; 0: found while training", zero_or_at_least(1))
 

@@ -71,6 +71,12 @@ class Kernels:
         shapes = [value.shape for value in inputs]
         return self.call("ReducedConvolutionPathGradient", (*inputs, np.int32(numbers), dout), shapes)
 
+    def convolve_3x3(self, x, weight):
+        return self.call("Convolution3x3", (x, weight), [(len(x), len(weight), *x.shape[2:])])[0]
+
+    def convolve_3x3_gradient(self, x, weight, dout):
+        return self.call("Convolution3x3Gradient", (x, weight, dout), [x.shape, weight.shape])
+
     def add(self, alpha, a, beta, b):
         return self.call("WeightedSum", (alpha, a, beta, b), [a.shape])[0]
 
@@ -168,6 +174,17 @@ def judge_reduced_convolution(kernels, height, width, kernel, reduction, heads, 
     judge([value.astype(np.float64) for value in values], of_repeated, dout, out, gradients)
 
 
+def judge_convolution_3x3(kernels, height, width, inputs, outputs, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((2, inputs, height, width)).astype(np.float32)
+    weight = rng.standard_normal((outputs, inputs, 3, 3)).astype(np.float32)
+    out = kernels.convolve_3x3(x, weight)
+    dout = rng.standard_normal(out.shape).astype(np.float32)
+    values = [x.astype(np.float64), weight.astype(np.float64)]
+    gradients = kernels.convolve_3x3_gradient(x, weight, dout)
+    judge(values, lambda x, weight: convolve(x, weight, 1, 1, 1), dout, out, gradients)
+
+
 def judge_sum(kernels, size, seed):
     rng = np.random.default_rng(seed)
     alpha, a, beta, b, dout = (rng.standard_normal(n).astype(np.float32) for n in (1, size, 1, size, size))
@@ -216,6 +233,7 @@ def main():
         judge_sum(kernels, 6**seed, seed)
         judge_gelu(kernels, 6**seed, 2.0, seed)
         judge_suppression(kernels, 2, 3**seed, 3 * seed, seed)
+        judge_convolution_3x3(kernels, *size[:2], inputs=1 + 7 * seed, outputs=49 - 8 * seed, seed=seed)
         judge_reduced_convolution(kernels, *size[:2], min(size[2], 5), min(*size[:2], 1 + seed), 2, 3, seed)
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kernel_calls import (
     SIZES,
     Kernels,
     judge_attention,
     judge_convolution,
+    judge_convolution_3x3,
     judge_gelu,
     judge_reduced_convolution,
     judge_sum,
@@ -27,6 +28,7 @@ from mindspore import Tensor, nn, ops
 from src.models import create_model
 from src.ops import ACmix
 from src.ops.acmix import ConvolutionPath
+from src.ops.convolution import Convolution
 from src.ops.gelu import Gelu
 from src.ops.kernels import FLAGS, SOURCES, fused_form, library
 from src.ops.sliding_window import SlidingWindowAttention
@@ -93,6 +95,19 @@ def test_convolution_of_reduced_pieces_is_that_of_repeated_ones(
 ):
     """Protects PVT, whose keys and values are fewer than its queries: any reduction, with pixels left over."""
     judge_reduced_convolution(kernels, height, width, kernel, min(reduction, height, width), heads, slots, seed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 140)).filter(lambda size: size[0] * size[1] < 1200),
+    inputs=st.integers(1, 60),
+    outputs=st.integers(1, 60),
+    seed=st.integers(0, 2**31),
+)
+@example(size=(34, 35), inputs=50, outputs=60, seed=0)  # more blocks than the weight's gradient sums at once
+def test_convolution_3x3_is_the_definition(kernels, size, inputs, outputs, seed):
+    """Protects Winograd's transforms and how they are cut: odd ends, rows that a block ends within, any channels."""
+    judge_convolution_3x3(kernels, *size, inputs, outputs, seed)
 
 
 @settings(max_examples=20, deadline=None)
@@ -167,6 +182,9 @@ def test_any_number_of_threads_gives_the_same_bits(size, kernels):
     path = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
     qkv, position, window = qkv.astype(np.float32), position.astype(np.float32), size[2:]
     half = np.float32([0.5])
+    # A small map whose 250 outputs are shared out, too.
+    shapes = (2, 36, 12, 12), (250, 36, 3, 3), (2, 250, 12, 12), (50, 36, 3, 3), (2, 50, *size[:2])
+    small, many, dsmall, weight, dout = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
 
     def everything():
         out = kernels.attend(qkv, position, window)
@@ -175,6 +193,8 @@ def test_any_number_of_threads_gives_the_same_bits(size, kernels):
             numbers = 3, *window[1:], 6, has_bias
             out = kernels.convolve([qkv, *path], numbers)
             results += [out, *kernels.convolve_gradient([qkv, *path], numbers, out)]
+        results += [kernels.convolve_3x3(qkv, weight), *kernels.convolve_3x3_gradient(qkv, weight, dout)]
+        results += [kernels.convolve_3x3(small, many), *kernels.convolve_3x3_gradient(small, many, dsmall)]
         results += [kernels.add(half, qkv, half, qkv), *kernels.add_gradient(half, qkv, half, qkv, qkv)]
         return [*results, kernels.gelu(qkv), kernels.gelu_gradient(qkv, qkv)]
 
@@ -246,6 +266,10 @@ class OfMaps(nn.Cell):
         return self.attention((x.reshape(batch, channels, height * width).transpose(0, 2, 1), (height, width)))
 
 
+def convolution_3x3(stride):
+    return Convolution(3, 5, 3, stride, pad_mode="pad", padding=1, has_bias=True)
+
+
 @pytest.mark.parametrize(
     ("make", "channels"),
     [
@@ -254,6 +278,8 @@ class OfMaps(nn.Cell):
         pytest.param(lambda: ConvolutionPath(9, 2, 6, has_bias=True), 18, id="bias"),
         pytest.param(lambda: OfMaps(SpatialReductionAttention(12, 2, 3)), 12, id="reduced"),
         pytest.param(Gelu, 3, id="gelu"),
+        pytest.param(lambda: convolution_3x3(1), 3, id="3x3"),
+        pytest.param(lambda: convolution_3x3(2), 3, id="3x3 of stride 2, which the kernels do not know"),
         pytest.param(lambda: ACmix(3, 8, heads=2, stride=9), 3, id="no stride of the kernels"),
         pytest.param(lambda: ACmix(3, 8, heads=2, shift="slice"), 3, id="slices"),
     ],
@@ -275,13 +301,18 @@ def test_both_forms_agree(make, channels, built):
 
 
 def test_values_that_are_not_finite_are_passed_on(kernels):
-    """Protects the step's test for finite gradients: no NaN or infinity gets lost in a softmax."""
+    """Protects the step's test for finite gradients: no NaN or infinity gets lost in a softmax or a tile."""
     for value in (np.nan, np.inf):
         for part in range(3):
             qkv = np.ones((1, 6, 9, 20), np.float32)
             qkv[0, 2 * part, 4, 9] = value
             out = kernels.attend(qkv, np.ones((2, 2), np.float32), (3, 1, 1))
             assert not np.isfinite(out[0, :, 4, 9]).all()
+        maps, weight = np.ones((1, 2, 9, 20), np.float32), np.ones((1, 2, 3, 3), np.float32)
+        maps[0, 0, 4, 9] = value
+        assert not np.isfinite(kernels.convolve_3x3(maps, weight)[0, 0, 3:6, 8:11]).any()
+        dweight = kernels.convolve_3x3_gradient(maps, weight, np.ones((1, 1, 9, 20), np.float32))[1]
+        assert not np.isfinite(dweight[0, 0]).any()
 
 
 def test_a_graph_is_fused_within_the_form_alone(built, tmp_path):

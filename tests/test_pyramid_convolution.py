@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A convolution of maps of several sizes beside what it replaces: resize, join, convolve."""
 
+from contextlib import nullcontext
+
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn, ops
 
+from src.ops.kernels import fused_form
 from src.ops.padded import padded
 from src.ops.pyramid_convolution import PyramidConvolution
 from src.ops.resize import resized
@@ -54,15 +57,17 @@ class OutputAndGradients(nn.Cell):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "sizes", "has_bias"),
+    ("kernel", "sizes", "has_bias", "form"),
     [
-        (3, ((8, 12), (4, 6), (2, 3), (1, 2)), False),
-        (3, ((9, 7), (5, 4), (3, 9)), True),  # no whole ratios, and a map that is wider
-        (5, ((3, 2), (1, 1), (6, 5)), True),  # a kernel that is larger than the maps, and a map that is made smaller
-        (1, ((6, 6), (3, 3)), False),
+        (3, ((8, 12), (4, 6), (2, 3), (1, 2)), False, nullcontext),
+        (3, ((9, 7), (5, 4), (3, 9)), True, nullcontext),  # no whole ratios, and a map that is wider
+        # A kernel that is larger than the maps, and a map that is made smaller.
+        (5, ((3, 2), (1, 1), (6, 5)), True, nullcontext),
+        (1, ((6, 6), (3, 3)), False, nullcontext),
+        (3, ((17, 11), (8, 5)), True, fused_form),
     ],
 )
-def test_it_is_the_convolution_of_joined_maps(kernel, sizes, has_bias):
+def test_it_is_the_convolution_of_joined_maps(kernel, sizes, has_bias, form):
     """Protects what files of UperNet mean: borders, any ratio, output and all gradients, in a graph."""
     ms.set_context(mode=ms.GRAPH_MODE)
     rng = np.random.default_rng(0)
@@ -77,7 +82,8 @@ def test_it_is_the_convolution_of_joined_maps(kernel, sizes, has_bias):
     answers = []
     for cell in (ours, Joined(plain)):
         step = OutputAndGradients(OfNumbers(cell, sizes))
-        out, (of_numbers, of_parameters) = step(Tensor(numbers, ms.float32), Tensor(cotangent, ms.float32))
+        with form():
+            out, (of_numbers, of_parameters) = step(Tensor(numbers, ms.float32), Tensor(cotangent, ms.float32))
         answers.append([array.asnumpy() for array in (out, *of_numbers, *of_parameters)])
     for got, wanted in zip(*answers, strict=True):
         assert got.shape == wanted.shape

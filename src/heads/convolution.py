@@ -4,6 +4,8 @@
 from mindspore import nn
 from mindspore.common.initializer import HeNormal
 
+from src.ops.convolution import Convolution
+
 
 def biased_convolution(in_channels, out_channels, kernel, weight, stride=1, bias="zeros"):
     """Return a kernel x kernel convolution with a bias, padded by kernel // 2: (B, in, H, W) -> (B, out, H', W').
@@ -11,7 +13,7 @@ def biased_convolution(in_channels, out_channels, kernel, weight, stride=1, bias
     Args:
         weight, bias: how they begin, as `nn.Conv2d` takes it.
     """
-    return nn.Conv2d(
+    return Convolution(
         in_channels,
         out_channels,
         kernel,
@@ -37,7 +39,7 @@ class ConvNormRelu(nn.Cell):
         norm: a kind of `nn.BatchNorm2d`; what it takes besides a map, this takes too.
     """
 
-    def __init__(self, in_channels, out_channels, kernel=1, convolution=nn.Conv2d, norm=nn.BatchNorm2d):
+    def __init__(self, in_channels, out_channels, kernel=1, convolution=Convolution, norm=nn.BatchNorm2d):
         super().__init__()
         self.conv = convolution(
             in_channels, out_channels, kernel, pad_mode="pad", padding=kernel // 2, weight_init=he_normal()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage II, GELU and suppression by the fused kernels of `kernels/`: what the portable forms compute, in one pass."""
+"""What portable forms compute, in few passes by the fused kernels of `kernels/`."""
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
@@ -140,6 +140,35 @@ class FusedReducedConvolution(_FusedPath):
 
         self.convolve = _operator("ReducedConvolutionPath", 1, convolved)
         self.gradient = _operator("ReducedConvolutionPathGradient", 4, lambda *shapes: shapes[:4])
+
+
+class FusedConvolution3x3(nn.Cell):
+    """A 3x3 convolution of stride 1 with a border of zeros by one kernel, its gradient by another; see `Convolution`.
+
+    Inputs:
+        x (B, I, H, W); weight (O, I, 3, 3).
+
+    Outputs:
+        (B, O, H, W), of x's type.
+    """
+
+    def __init__(self):
+        super().__init__()
+
+        def convolved(x, weight):
+            if [x[1], 3, 3] != weight[1:]:
+                raise ValueError(f"a 3x3 convolution of {x[1]} channels takes no weight of shape {weight}")
+            return [x[0], weight[0], *x[2:]]
+
+        self.convolve = _operator("Convolution3x3", 1, convolved)
+        self.gradient = _operator("Convolution3x3Gradient", 2, lambda *shapes: shapes[:2])
+
+    def construct(self, x, weight):
+        return as_type(self.convolve(as_type(x, FLOAT), as_type(weight, FLOAT)), x.dtype)
+
+    def bprop(self, x, weight, out, dout):
+        dx, dweight = self.gradient(as_type(x, FLOAT), as_type(weight, FLOAT), as_type(dout, FLOAT))
+        return as_type(dx, x.dtype), as_type(dweight, weight.dtype)
 
 
 class FusedSum(nn.Cell):

@@ -10,12 +10,13 @@ enlarged is convolved before:
 """
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 
+from src.ops.convolution import Convolution
 from src.ops.interpolation import interpolation, linear
 
 
-class PyramidConvolution(nn.Conv2d):
+class PyramidConvolution(Convolution):
     """Maps brought to the size of the first one, joined, and convolved by a k x k kernel.
 
     It has the parameters of the `nn.Conv2d` that it equals, of stride 1 and padding k // 2. Where each of four maps is
@@ -29,13 +30,14 @@ class PyramidConvolution(nn.Conv2d):
         weights = ops.split(self.weight, self.in_channels // len(maps), 1)
         out = 0
         for x, weight in zip(maps, weights):
-            out = out + resized_and_convolved(x, weight.astype(x.dtype), size)
+            weight = weight.astype(x.dtype)
+            out = out + (self.convolved(x, weight) if x.shape[2:] == size else convolved_and_resized(x, weight, size))
         # Not `ops.bias_add`, which the ONNX exporter adds to the last axis.
         return out + self.bias.astype(out.dtype).reshape(1, -1, 1, 1) if self.has_bias else out
 
 
-def resized_and_convolved(x, weight, size):
-    """Convolve `src.ops.resize.resized(x, size)`, padded with k // 2 zeros on each side.
+def convolved_and_resized(x, weight, size):
+    """Convolve `src.ops.resize.resized(x, size)`, padded with k // 2 zeros on each side, computed at the size of x.
 
     Args:
         x (Tensor): (B, C_in, h, w).
@@ -46,8 +48,6 @@ def resized_and_convolved(x, weight, size):
         Tensor: (B, C_out, H, W).
     """
     inputs, kernel = weight.shape[1:3]
-    if x.shape[2:] == size:
-        return ops.conv2d(x, weight, None, 1, "pad", kernel // 2)
     # Row (i * k + j) * C_out + o of the 1x1 kernel is place (i, j) of output channel o.
     one_by_one = weight.transpose(2, 3, 0, 1).reshape(-1, inputs, 1, 1)
     maps = ops.conv2d(x, one_by_one, None, 1, "valid")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which form of stage II a network has that is trained or evaluated: by fused kernels, or portable."""
+"""Which form a network has that is trained or evaluated: by fused kernels, or portable."""
 
 import sys
 from contextlib import ExitStack, contextmanager
@@ -23,5 +23,5 @@ def kernels_of(device):
                 if device.kernels == "fused":
                     raise UserError(f"no fused kernels: {reason}; or take device.kernels: portable") from reason
                 if device.target == "CPU":
-                    print(f"no fused kernels, so stage II takes its portable form: {reason}", file=sys.stderr)
+                    print(f"no fused kernels, so networks take their portable form: {reason}", file=sys.stderr)
         yield
