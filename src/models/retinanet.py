@@ -69,13 +69,14 @@ class RetinaNet(OnFeatures):
         return [len(OCTAVE_SCALES) * len(RATIOS) * count for count in cells]
 
     def detect(self, logits, deltas, anchors, size):
-        """Return the detections of logits and deltas, level by level."""
-        boxes, scores, classes = (), (), ()
+        """Return the detections of logits (B, A, K), deltas (B, A, 4) and anchors (A, 4) of each level."""
+        chosen, moved, scores, classes = (), (), (), ()
         for of_classes, of_boxes, around in zip(logits, deltas, anchors):
             probabilities = ops.sigmoid(of_classes.astype("float32"))
             best, places, labels = best_of_classes(probabilities, self.selection.of_level, self.selection.threshold)
             scores, classes = (*scores, best), (*classes, labels)
-            found = decoded(ops.gather(around, places, 0), taken(of_boxes.astype("float32"), places))
-            boxes += (clipped(found, size.astype("float32")),)
+            chosen = (*chosen, ops.gather(around, places, 0))
+            moved = (*moved, taken(of_boxes.astype("float32"), places))
+        boxes = clipped(decoded(ops.concat(chosen, 1), ops.concat(moved, 1)), size.astype("float32"))
         (detections,) = self.geometry
-        return detections(ops.concat(boxes, 1), ops.concat(scores, 1), ops.concat(classes, 1))
+        return detections(boxes, ops.concat(scores, 1), ops.concat(classes, 1))
