@@ -35,7 +35,8 @@ constexpr int MOST_SUMS = 6;  // at two vectors each
 template <int X, typename Function>
 __attribute__((noinline)) void blocks_of(int count, int place, const Function& function) {
   for (int first = 0; first < count;) {
-    const int left = count - first, blocks = (left + MOST_SUMS - 1) / MOST_SUMS, size = (left + blocks - 1) / blocks;
+    const int left = count - first, blocks = rounded_up_quotient(left, MOST_SUMS),
+              size = rounded_up_quotient(left, blocks);
     switch (size) {
       case 1: function(Block<1, X>(), first, place); break;
       case 2: function(Block<2, X>(), first, place); break;

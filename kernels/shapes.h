@@ -5,6 +5,8 @@
 
 #include <cstddef>
 
+inline int rounded_up_quotient(int count, int size) { return (count + size - 1) / size; }
+
 // A tile and what surrounds it stay in the cache of a core.
 constexpr int TILE_ROWS = 16;
 constexpr int TILE_COLUMNS = 128;
@@ -18,13 +20,13 @@ struct Window {
   int height, width;             // of the input
   int kernel, stride, dilation;  // kernel: odd
 
-  int out_height() const { return (height + stride - 1) / stride; }
-  int out_width() const { return (width + stride - 1) / stride; }
+  int out_height() const { return rounded_up_quotient(height, stride); }
+  int out_width() const { return rounded_up_quotient(width, stride); }
   int padding() const { return kernel / 2 * dilation; }
   int taps() const { return kernel * kernel; }
   int tiles() const {
-    const int down = (out_height() + TILE_ROWS - 1) / TILE_ROWS;
-    const int across = (out_width() + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    const int down = rounded_up_quotient(out_height(), TILE_ROWS);
+    const int across = rounded_up_quotient(out_width(), TILE_COLUMNS);
     return down * across;
   }
 };

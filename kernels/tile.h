@@ -43,12 +43,12 @@ struct Tile {
 
   // The `index`-th of those that `tiles(w)` counts.
   Tile(const Window& w, int index) {
-    const int across = (w.out_width() + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    const int across = rounded_up_quotient(w.out_width(), TILE_COLUMNS);
     first_row = index / across * TILE_ROWS;
     first_column = index % across * TILE_COLUMNS;
     rows = smaller(TILE_ROWS, w.out_height() - first_row);
     columns = smaller(TILE_COLUMNS, w.out_width() - first_column);
-    vectors = (columns + LANES - 1) / LANES;
+    vectors = rounded_up_quotient(columns, LANES);
     reach = (w.kernel - 1) * w.dilation / w.stride;
     width = rounded_up(vectors * LANES + reach);
     padded_rows = (rows - 1) * w.stride + (w.kernel - 1) * w.dilation + 1;

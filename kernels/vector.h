@@ -9,6 +9,8 @@
 
 #include <cstddef>
 
+#include "shapes.h"
+
 namespace {
 
 // The tests choose 16 on CPUs without AVX-512 too.
@@ -26,7 +28,7 @@ typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alia
 typedef int Whole __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 inline int smaller(int a, int b) { return a < b ? a : b; }
-inline int rounded_up(int n) { return (n + LANES - 1) / LANES * LANES; }
+inline int rounded_up(int n) { return rounded_up_quotient(n, LANES) * LANES; }
 inline void zero(float* to, size_t count) { __builtin_memset(to, 0, count * sizeof(float)); }
 
 inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }

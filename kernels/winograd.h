@@ -86,8 +86,6 @@ inline void transform(const Vector (&from)[N][N], Vector (&to)[K][K]) {
   for (int k = 0; k < K; ++k) M()(half[k], 1, to[k], 1);
 }
 
-inline int rounded_up_quotient(int count, int size) { return (count + size - 1) / size; }
-
 // How the work is divided.
 struct WinogradPlan {
   const Winograd& w;
@@ -160,7 +158,7 @@ inline void transform_inputs(const WinogradPlan& plan, const float* x, float* to
         TransposedB()(column, 1, &lines[0][begin + n], ROW);
       }
       for (int k = 0; k < 4; ++k) {
-        lines[k][0] = begin ? 0 : lines[k][0];
+        if (begin) lines[k][0] = 0;
         for (int n = end; n < width; ++n) lines[k][n] = 0;
       }
       float* places = to + static_cast<size_t>(i) * TILES + run.begin;
